@@ -1,0 +1,3 @@
+"""Distributed online attention accumulation for weakly supervised semantic segmentation."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,41 @@
+"""Gates: which classes of which images may accumulate their attention in this step.
+
+A gate is a function (logits_BC, labels_BC, tau) -> accept_BC (bool); it may ignore tau. Only the
+target classes of its answer are read. A new gate is a function and a line in GATES. Scores
+compare as logits: the sigmoid is monotone, but saturates to ties in float32.
+Legend: B images, C classes.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+Gate = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+
+
+def strict(logits_BC: torch.Tensor, labels_BC: torch.Tensor, tau: float) -> torch.Tensor:
+    """Accepts a class whose score is greater than that of every non-target class of its image."""
+    others_BC = logits_BC.masked_fill(labels_BC.bool(), -torch.inf)
+    highest_B1 = others_BC.amax(dim=1, keepdim=True)
+    # Without any non-target class there is nothing to beat; NaN beats nothing.
+    alone_B1 = labels_BC.bool().all(dim=1, keepdim=True)
+    return (logits_BC > highest_B1) | (alone_B1 & ~logits_BC.isnan())
+
+
+def topk(logits_BC: torch.Tensor, labels_BC: torch.Tensor, tau: float) -> torch.Tensor:
+    """Accepts a class whose rank is within the image's number of targets (the public code)."""
+    rank_BC = (logits_BC[:, None, :] > logits_BC[:, :, None]).sum(dim=2)
+    return (rank_BC < labels_BC.bool().sum(dim=1, keepdim=True)) & ~logits_BC.isnan()
+
+
+def prob(logits_BC: torch.Tensor, labels_BC: torch.Tensor, tau: float) -> torch.Tensor:
+    """Accepts a class whose probability is at least tau."""
+    return torch.sigmoid(logits_BC) >= tau
+
+
+def accept_all(logits_BC: torch.Tensor, labels_BC: torch.Tensor, tau: float) -> torch.Tensor:
+    """Accepts every class."""
+    return torch.ones_like(logits_BC, dtype=torch.bool)
+
+
+GATES: dict[str, Gate] = {"strict": strict, "topk": topk, "prob": prob, "none": accept_all}

@@ -1,0 +1,66 @@
+"""The command line: `oaa STAGE --config FILE --key value`, the same under torchrun.
+
+A stage is started by `oaa STAGE ...` as a world of one, or by
+`torchrun --nproc-per-node N -m dist_oaa STAGE ...` as a world of N.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from dist_oaa.config.errors import Interrupted, RunError, UserError
+from dist_oaa.config.load import nearest_key, print_error
+
+# command -> (module with `main(prog, argv) -> exit code`, one sentence). Imported when called:
+# `oaa --help` answers without loading torch.
+COMMANDS = {
+    "classify": (
+        "dist_oaa.stages.classify",
+        "train a classifier and accumulate its attention (distributed)",
+    ),
+    "data": ("dist_oaa.stages.data", "check, generate or download a data set"),
+    "store": ("dist_oaa.stages.store", "inspect, verify, export, import or compare stores"),
+}
+
+
+def usage() -> str:
+    """The overview that `oaa` and `oaa --help` print."""
+    lines = ["usage: oaa COMMAND ...   (oaa COMMAND --help lists its settings)", ""]
+    lines += [f"  {name:<10} {sentence}" for name, (_, sentence) in COMMANDS.items()]
+    lines += ["", "On several processes: torchrun --nproc-per-node N -m dist_oaa COMMAND ..."]
+    return "\n".join(lines)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs one command and returns its exit code; errors are raised."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] in ("--version", "-V"):
+        from dist_oaa import __version__
+
+        print(f"dist_oaa {__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        nearest = nearest_key(argv[0], list(COMMANDS))
+        hint = f"; did you mean {nearest}?" if nearest else f"; expected {', '.join(COMMANDS)}"
+        raise UserError(f"unknown command {argv[0]!r}{hint}")
+    module = importlib.import_module(COMMANDS[argv[0]][0])
+    return module.main(f"oaa {argv[0]}", list(argv[1:])) or 0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 done, 2 the user's mistake, 75 stopped by a signal, 1 else."""
+    try:
+        code = run(sys.argv[1:] if argv is None else argv)
+    except (UserError, RunError, Interrupted) as error:
+        # Every rank raises the same error, so the first one speaks for all.
+        if int(os.environ.get("RANK", "0")) == 0:
+            print_error(error)
+        code = error.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has gone: not a failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""Settings: one dataclass a concern, a sentence and a unit under every field."""

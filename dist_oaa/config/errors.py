@@ -1,0 +1,22 @@
+"""The three ways a run ends early, each with its exit code (0 is success, 1 anything else)."""
+
+
+class UserError(Exception):
+    """A mistake the user can mend: one sentence that names the file, the key and what was expected.
+
+    The command line prints the sentence on one rank, without a traceback, and exits with code 2.
+    """
+
+    exit_code = 2
+
+
+class RunError(Exception):
+    """The run cannot go on through no mistake in its input (a non-finite loss): exit code 1."""
+
+    exit_code = 1
+
+
+class Interrupted(Exception):
+    """A signal asked for a stop and a checkpoint was written: exit code 75, resume with --resume."""
+
+    exit_code = 75

@@ -1,0 +1,165 @@
+"""From a YAML file and the command line to a settings dataclass, with errors that help."""
+
+import argparse
+import dataclasses
+import difflib
+import io
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr
+from typing import Any, TypeVar
+
+import yaml
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from dist_oaa.config.errors import UserError
+
+Config = TypeVar("Config")
+
+UNKNOWN_KEY_PATTERNS = (
+    r"unrecognized arguments: --(?P<key>[\w.]+)",
+    r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
+    r"Option '(?P<key>[\w.]+)' is not accepted",
+)
+
+
+def parse_config(config_class: type[Config], prog: str, argv: Sequence[str]) -> Config:
+    """Builds `config_class` from `--config FILE` and then `--key value` arguments.
+
+    Args:
+        config_class: a dataclass; nested dataclasses become dotted keys.
+        prog: how the command is called, for the help text.
+        argv: the arguments after the command's name.
+
+    Raises:
+        UserError: for an unknown key (the nearest valid one is named), a value of the wrong type
+            or range, and a file that is missing or no YAML.
+        SystemExit: after --help and --print_config.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=prog,
+        usage=f"{prog} [--config FILE] [--key value ...]",
+        exit_on_error=False,
+        description=config_class.__doc__,
+    )
+    parser.add_argument("--config", action="config", help="YAML file of settings; later keys win")
+    parser.add_class_arguments(config_class)
+    keys = dotted_keys(config_class)
+    argv = complete_flags(argv, [k for k, kind in keys.items() if kind is bool])
+    swallowed = io.StringIO()
+    try:
+        with redirect_stderr(swallowed), warnings.catch_warnings():
+            # Its deprecation notices concern this project's maintainers, not its users.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            namespace = parser.instantiate(parser.parse_args(argv))
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        raise UserError(explain(str(error), keys, argv)) from error
+    fields = {f.name: getattr(namespace, f.name) for f in dataclasses.fields(config_class)}
+    try:
+        return config_class(**fields)
+    except ValueError as error:
+        raise UserError(explain(str(error), keys, argv)) from error
+
+
+def dotted_keys(config_class: type, prefix: str = "") -> dict[str, Any]:
+    """All settable keys of a config dataclass, such as `optim.lr`, with their types, in order."""
+    keys: dict[str, Any] = {}
+    for field in dataclasses.fields(config_class):
+        name = prefix + field.name
+        if dataclasses.is_dataclass(field.type):
+            keys |= dotted_keys(field.type, name + ".")
+        else:
+            keys[name] = field.type
+    return keys
+
+
+def complete_flags(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Lets a boolean setting stand alone: `--resume` means `--resume true`."""
+    completed = []
+    for arg, following in zip(argv, [*argv[1:], "--"], strict=True):
+        completed.append(arg)
+        if arg.removeprefix("--") in flags and arg.startswith("--") and following.startswith("--"):
+            completed.append("true")
+    return completed
+
+
+def explain(message: str, keys: Iterable[str], argv: Sequence[str]) -> str:
+    """One sentence for a parser's message: the key, the value, what was expected, and where."""
+    for pattern in UNKNOWN_KEY_PATTERNS:
+        match = re.search(pattern, message)
+        if match:
+            group = match.groupdict().get("group")
+            key = f"{group}.{match['key']}" if group else match["key"]
+            nearest = nearest_key(key, keys)
+            hint = f"; the nearest valid key is {nearest}" if nearest else "; see --help"
+            return f"unknown key {key} in {_origin(key, argv)}{hint}"
+    message = " ".join(message.split())
+    message = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", message)
+    message = re.sub(r"<class '(\w+)'>", r"\1", message)
+    match = re.match(r'Parser key "(?P<key>[\w.]+)": (?P<rest>.*)', message)
+    if match and match["key"] == "config":
+        return f"--config: {match['rest']}"
+    if match:
+        key, rest = match["key"], match["rest"]
+        expected = re.match(r"Expected an? (?P<type>.*)\. Got value: (?P<value>.*)", rest)
+        if expected:
+            article = "" if expected["type"].startswith("one of") else "a value of type "
+            rest = f"is {expected['value']!r}, expected {article}{expected['type']}"
+        return f"{key} in {_origin(key, argv)}: {rest}"
+    match = re.match(r"Problems parsing config: (?P<rest>.*)", message)
+    if match:
+        rest = match["rest"].replace('"<unicode string>", ', "")
+        return f"{_origin('config', argv)} is no valid YAML: {rest}"
+    return message
+
+
+def nearest_key(key: str, keys: Iterable[str]) -> str | None:
+    """The valid key that is spelt most like `key`, comparing whole paths, then last parts."""
+    keys = list(keys)
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    if close:
+        return close[0]
+    last_parts = {k.rsplit(".", 1)[-1]: k for k in reversed(keys)}
+    close = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(last_parts), n=1, cutoff=0.6)
+    return last_parts[close[0]] if close else None
+
+
+def _origin(key: str, argv: Sequence[str]) -> str:
+    if key != "config" and any(arg.split("=")[0] == f"--{key}" for arg in argv):
+        return "the command line"
+    files = [argv[i + 1] for i, arg in enumerate(argv[:-1]) if arg == "--config"]
+    files += [arg.split("=", 1)[1] for arg in argv if arg.startswith("--config=")]
+    return " or ".join(files) if files else "the command line"
+
+
+def dump_config(config: Any) -> str:
+    """The resolved settings as YAML that `--config` reads back."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, width=100)
+
+
+
+def run_function(function: Any, prog: str, argv: Sequence[str]) -> Any:
+    """Calls a function whose parameters come from the command line; required ones by position.
+
+    Help texts come from the function's docstring.
+
+    Raises:
+        UserError: as `parse_config`.
+    """
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser.add_function_arguments(function, as_positional=True)
+    try:
+        namespace = parser.parse_args(list(argv))
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        options = [a.dest for a in parser._actions]
+        raise UserError(explain(str(error), options, argv)) from error
+    values = {k: v for k, v in vars(parser.instantiate(namespace)).items() if k != "config"}
+    return function(**values)
+
+
+def print_error(error: Exception) -> None:
+    """Prints a failure as one sentence on standard error."""
+    print(f"oaa: error: {error}", file=sys.stderr, flush=True)

@@ -1,0 +1,96 @@
+"""Settings of the classifier and of its optimisation."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The classifier: a trunk, three 3x3 convolutions and a class-aware 1x1 convolution."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """`vgg16_oaa` (the papers' VGG16) or the name of any timm model with feature extraction."""
+    weights: str = "timm"
+    """Source of the trunk's weights: `timm` (its hub), `none`, `package:NAME` (an installed
+    weights package), or the path of a .pth or .safetensors file."""
+    output_stride: int = 16
+    """Input pixels per feature cell: 8, 16 or 32 where the trunk supports it."""
+    out_index: int = -1
+    """Which stage of the trunk feeds the head, 0 the shallowest, -1 the deepest."""
+    head_channels: int = 512
+    """Channels of the head's 3x3 convolutions, a count."""
+    head_layers: int = 3
+    """Number of 3x3 convolutions (each with a ReLU) before the class-aware one, a count."""
+    freeze_batch_norm: bool = True
+    """Keep the trunk's batch-norm statistics and affine parameters as they were pretrained."""
+    normalise: Literal["auto", "imagenet", "half", "caffe"] = "auto"
+    """Input normalisation: auto takes the trunk's own, imagenet its mean and deviation, half maps
+    to [-1, 1], caffe subtracts the BGR mean from 0..255 values."""
+
+    def __post_init__(self) -> None:
+        if self.output_stride not in (4, 8, 16, 32):
+            raise ValueError(f"model.output_stride is {self.output_stride}, expected 4, 8, 16 or 32")
+        if self.head_channels < 1 or self.head_layers < 0:
+            raise ValueError(
+                f"model.head_channels is {self.head_channels} and model.head_layers is "
+                f"{self.head_layers}, expected at least 1 and 0"
+            )
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """Optimiser, schedule and batch."""
+
+    batch_size: int = 16
+    """Images of one optimiser step over all ranks together, a count: the same at any world size."""
+    accumulate: int = 1
+    """Micro-batches into which each rank splits its part of a step, to save memory, a count."""
+    epochs: int = 8
+    """Passes over the images, a count."""
+    max_steps: int = 0
+    """Stop after this many optimiser steps although epochs are left, a count; 0 means no limit."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd with momentum (the papers') or adamw."""
+    lr: float = 0.01
+    """Base learning rate of the trunk's weights, per step."""
+    multipliers: list[float] = field(default_factory=lambda: [1.0, 2.0, 10.0, 20.0])
+    """Factors on the learning rate of trunk weights, trunk biases, head weights, head biases."""
+    momentum: float = 0.9
+    """Momentum of sgd, 0 to 1."""
+    weight_decay: float = 5e-4
+    """L2 penalty per step, in units of the learning rate."""
+    decay_biases: bool = True
+    """Apply the weight decay to biases too; the Caffe recipe does not."""
+    schedule: Literal["constant", "step", "poly"] = "poly"
+    """constant, step (divide by ten at each milestone) or poly ((1 - t)^power)."""
+    milestones: list[float] = field(default_factory=lambda: [0.6667])
+    """Shares of the whole training after which `step` divides the rate by ten, each 0 to 1."""
+    power: float = 0.9
+    """Exponent of the poly schedule."""
+    warmup_steps: int = 0
+    """Steps over which the rate rises linearly from a tenth, a count."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass (autocast); fp16 scales the loss and needs a GPU."""
+    channels_last: bool = True
+    """Keep activations in channels-last order (faster convolutions on most devices)."""
+    compile: bool = False
+    """Compile the classifier with torch.compile."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("max_steps", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}, expected 0 or more")
+        if not self.lr > 0:
+            raise ValueError(f"optim.lr is {self.lr}, expected a rate above 0")
+        if len(self.multipliers) != 4 or min(self.multipliers) < 0:
+            raise ValueError(
+                f"optim.multipliers is {self.multipliers}, expected four factors of 0 or more "
+                "[trunk weight, trunk bias, head weight, head bias]"
+            )
+        if any(not 0 < m < 1 for m in self.milestones):
+            raise ValueError(
+                f"optim.milestones is {self.milestones}, expected shares between 0 and 1"
+            )

