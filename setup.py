@@ -16,7 +16,7 @@ setup(
     description="Distributed online attention accumulation for weakly supervised segmentation",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=find_packages(include=["dist_oaa", "dist_oaa.*"]),
     install_requires=[
         "torch>=2.9",

@@ -10,9 +10,7 @@ PATHS = {"reference": reference.update, "vectorised": vectorised.update}
 
 
 @torch.no_grad()
-def update(
-    bank: MapBank, seen: Observation, rules: Rules, path: str = "vectorised"
-) -> Outcome:
+def update(bank: MapBank, seen: Observation, rules: Rules, path: str = "vectorised") -> Outcome:
     """Accumulates the attention of a batch into the bank, in place.
 
     Args:

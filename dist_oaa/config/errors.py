@@ -17,6 +17,6 @@ class RunError(Exception):
 
 
 class Interrupted(Exception):
-    """A signal asked for a stop and a checkpoint was written: exit code 75, resume with --resume."""
+    """A signal asked for a stop; a checkpoint was written: exit code 75, go on with --resume."""
 
     exit_code = 75

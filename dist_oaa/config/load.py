@@ -140,7 +140,6 @@ def dump_config(config: Any) -> str:
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, width=100)
 
 
-
 def run_function(function: Any, prog: str, argv: Sequence[str]) -> Any:
     """Calls a function whose parameters come from the command line; required ones by position.
 

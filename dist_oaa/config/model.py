@@ -29,7 +29,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.output_stride not in (4, 8, 16, 32):
-            raise ValueError(f"model.output_stride is {self.output_stride}, expected 4, 8, 16 or 32")
+            raise ValueError(
+                f"model.output_stride is {self.output_stride}, expected 4, 8, 16 or 32"
+            )
         if self.head_channels < 1 or self.head_layers < 0:
             raise ValueError(
                 f"model.head_channels is {self.head_channels} and model.head_layers is "

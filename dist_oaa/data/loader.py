@@ -1,6 +1,7 @@
 """Batches of prepared images, loaded by worker processes.
 
-Legend: B images of the batch; 3HW padded input in pixels; C classes; 23 geometry; 2 (height, width).
+Legend: B images of the batch; 3HW padded input in pixels; C classes; 23 geometry;
+2 (height, width).
 """
 
 import signal
@@ -91,16 +92,14 @@ class PreparedImages(Dataset):
 
 @dataclass(frozen=True)
 class Collate:
-    """Stacks items into a Batch, padding with the value that normalises to about zero."""
+    """Stacks items into a Batch; the model's normalisation blanks the padding by the extents."""
 
     image_set: ImageSet
-    pad_value_3: tuple[int, int, int]
 
     def __call__(self, items: Sequence[tuple | str]) -> Batch:
         good = [item for item in items if not isinstance(item, str)]
         size = [max((item[1].shape[axis] for item in good), default=0) for axis in (0, 1)]
-        images = np.empty((len(good), *size, 3), dtype=np.uint8)
-        images[:] = self.pad_value_3
+        images = np.zeros((len(good), *size, 3), dtype=np.uint8)
         for slot, (_, image_HW3, _) in zip(images, good, strict=True):
             slot[: image_HW3.shape[0], : image_HW3.shape[1]] = image_HW3
         index = np.array([item[0] for item in good], dtype=np.int64)
@@ -122,7 +121,6 @@ class BatchLoader:
 
     Args:
         multiple: the trunk's stride; input sizes are multiples of it.
-        mean: the model's input mean per RGB channel, 0 to 1.
         pin: pin host memory for asynchronous copies to a GPU.
     """
 
@@ -131,7 +129,6 @@ class BatchLoader:
         image_set: ImageSet,
         config: DataConfig,
         multiple: int,
-        mean: Sequence[float],
         seed: int,
         pin: bool = False,
     ) -> None:
@@ -140,7 +137,7 @@ class BatchLoader:
         self._loader = DataLoader(
             PreparedImages(image_set, config, multiple, seed),
             batch_sampler=_Planned(self),
-            collate_fn=Collate(image_set, tuple(round(255 * m) for m in mean)),
+            collate_fn=Collate(image_set),
             num_workers=workers,
             worker_init_fn=_start_worker,
             # spawn: a forked child would inherit open LMDB environments and CUDA contexts.

@@ -1,0 +1,251 @@
+"""The training loop that every training stage runs in: it knows nothing of what is trained.
+
+One optimiser step, on all ranks:
+  1. ranks sum their image counts, stop requests and problems; a problem ends all of them;
+  2. forward and backward, each rank's loss weighted so that DDP's mean over ranks is the mean
+     over the images of the step, whatever each rank's share;
+  3. ranks sum losses and counters; a non-finite loss ends all of them before the optimiser steps;
+  4. the optimiser steps; now and then a checkpoint is published.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from dist_oaa.config.errors import Interrupted, RunError
+from dist_oaa.config.run import CheckpointConfig
+from dist_oaa.runtime.checkpoint import Checkpoint, save_checkpoint
+from dist_oaa.runtime.distributed import World
+from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.signals import StopFlag
+from dist_oaa.runtime.tracking import Tracker
+
+
+class MicroBatches(Protocol):
+    """A rank's images of one step."""
+
+    ids: list[str]
+    bad: list[str]
+
+    def __len__(self) -> int: ...
+
+    def split(self, parts: int) -> list["MicroBatches"]:
+        """Consecutive parts; one empty part when there are no images."""
+
+
+class Stage(Protocol):
+    """What a stage brings to the loop."""
+
+    counters: tuple[str, ...]
+    """Names of the numbers that `forward` counts, summed over images, ranks and an epoch."""
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[MicroBatches]:
+        """This rank's batches of an epoch, from a step on; empty ones included."""
+
+    def check(self, batch: MicroBatches) -> str | None:
+        """A user's mistake in the batch that must stop the run, or None."""
+
+    def forward(self, batch: MicroBatches, epoch: int) -> tuple[torch.Tensor, list[float]]:
+        """Sum of the losses of the images and the counters; zero, but attached, when empty."""
+
+    def before_step(self, step: int, total_steps: int) -> float:
+        """Sets the learning rate; returns it."""
+
+    def shown(self, totals: dict[str, float]) -> dict[str, float]:
+        """Values for the progress line, from the epoch's totals so far."""
+
+    def end_epoch(self, position: "Position") -> dict[str, float]:
+        """Measures after an epoch; the same numbers on every rank."""
+
+    def commit(self, generation: int) -> None:
+        """Makes the stage's own store durable; UserError where that fails."""
+
+
+@dataclass
+class Position:
+    """Where a run stands; all that resuming needs beside weights and maps."""
+
+    epoch: int = 0
+    """Epochs finished, measuring included."""
+    step_in_epoch: int = 0
+    """Optimiser steps done in the current epoch."""
+    step: int = 0
+    """Optimiser steps done in all."""
+    generation: int = 0
+    """Last published generation of the store."""
+    totals: dict[str, float] = field(default_factory=dict)
+    """Sums over the images of the current epoch so far."""
+    skipped: list[str] = field(default_factory=list)
+    """Unreadable images that were skipped, one sentence each."""
+
+
+@dataclass
+class Loop:
+    """Runs a stage from a position to its end."""
+
+    world: World
+    stage: Stage
+    model: torch.nn.Module
+    """The bare network, whose state is saved."""
+    wrapped: torch.nn.Module
+    """The same network as it is called: compiled, under DDP."""
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    steps_per_epoch: int
+    total_steps: int
+    micro_batches: int
+    run_dir: Path
+    checkpoints: CheckpointConfig
+    stop: StopFlag
+    reporter: Reporter
+    tracker: Tracker | None
+    log_every: int
+    position: Position
+
+    def run(self) -> dict[str, float]:
+        """Trains to the end and returns the last measurements.
+
+        Raises:
+            Interrupted: after a signal; a checkpoint has been published.
+            RunError: on a non-finite loss.
+            UserError: when a stage's check or a commit fails.
+        """
+        metrics: dict[str, float] = {}
+        self.reporter.start(self.total_steps, self.position.step)
+        try:
+            while not self._finished():
+                self._train_epoch()
+                metrics = self._close_epoch()
+        finally:
+            self.reporter.stop()
+        return metrics
+
+    def _finished(self) -> bool:
+        # An epoch whose last step is done still has to be measured and closed.
+        started = self.position.step_in_epoch > 0
+        return self.position.step >= self.total_steps and not started
+
+    def _steps_left(self) -> int:
+        in_epoch = self.steps_per_epoch - self.position.step_in_epoch
+        return min(in_epoch, self.total_steps - self.position.step)
+
+    def _train_epoch(self) -> None:
+        left = self._steps_left()
+        if left:
+            at = self.position
+            for batch in self.stage.batches(at.epoch, at.step_in_epoch):
+                asked_to_stop = self._step(batch)
+                left -= 1
+                every = self.checkpoints.every_steps
+                if asked_to_stop:
+                    self._stop()
+                elif left and every and at.step % every == 0:
+                    self._checkpoint()
+                if not left:
+                    break
+        if self.world.sum(np.array([bool(self.stop.reason)], dtype=np.int64))[0]:
+            self._stop()
+
+    def _step(self, batch: MicroBatches) -> bool:
+        at = self.position
+        problem = self.stage.check(batch)
+        request = [len(batch), bool(self.stop.reason), problem is not None, len(batch.bad)]
+        images, stops, problems, bad = self.world.sum(np.array(request, dtype=np.int64)).tolist()
+        if problems:
+            self.world.raise_first(problem)
+        if bad:
+            at.skipped += [s for part in self.world.gather(batch.bad) for s in part]
+        rate = self.stage.before_step(at.step, self.total_steps)
+        sums = self._forward_backward(batch, images)
+        if images:
+            self._apply()
+        at.step += 1
+        at.step_in_epoch += 1
+        for name, value in zip(("images", "loss", *self.stage.counters), sums, strict=True):
+            at.totals[name] = at.totals.get(name, 0) + value
+        self.reporter.step(at.epoch, at.step, images, self.stage.shown(at.totals))
+        if self.tracker is not None and at.step % self.log_every == 0 and images:
+            loss = {"train/loss": sums[1] / images, "train/learning_rate": rate}
+            self.tracker.log(at.epoch, at.step, loss)
+        return stops > 0
+
+    def _forward_backward(self, batch: MicroBatches, images: int) -> list[float]:
+        """Gradients of the mean loss over the step's images; returns the sums over all ranks."""
+        weight = self.world.size / max(1, images)
+        parts = batch.split(self.micro_batches)
+        sums = np.zeros(2 + len(self.stage.counters))
+        for number, part in enumerate(parts):
+            with self._gradients_travel(number == len(parts) - 1):
+                loss_sum, counts = self.stage.forward(part, self.position.epoch)
+                self.scaler.scale(loss_sum * weight).backward()
+            sums += [len(part), float(loss_sum.detach()), *counts]
+        broken = not math.isfinite(sums[1])
+        totals = self.world.sum(np.append(np.nan_to_num(sums), float(broken)))
+        if totals[-1]:
+            self._refuse(batch, broken)
+        return totals[:-1].tolist()
+
+    def _gradients_travel(self, now: bool) -> contextlib.AbstractContextManager:
+        if now or not isinstance(self.wrapped, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.wrapped.no_sync()
+
+    def _refuse(self, batch: MicroBatches, broken: bool) -> None:
+        at = self.position
+        names = self.world.gather(batch.ids if broken else [])
+        shown = [name for part in names for name in part][:4]
+        raise RunError(
+            f"the loss is not finite in epoch {at.epoch + 1}, step {at.step + 1} "
+            f"(rank {next(r for r, part in enumerate(names) if part or broken)}; images "
+            f"{', '.join(shown)}); nothing of this step was applied: lower optim.lr or use "
+            "optim.precision fp32, then continue with --resume"
+        )
+
+    def _apply(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _close_epoch(self) -> dict[str, float]:
+        at = self.position
+        metrics = self.stage.end_epoch(at)
+        at.totals = {}
+        at.epoch += 1
+        at.step_in_epoch = 0
+        if self.tracker is not None:
+            self.tracker.log(at.epoch - 1, at.step, metrics)
+            self.tracker.flush()
+        self._checkpoint()
+        return metrics
+
+    def _stop(self) -> None:
+        self._checkpoint()
+        reason = next(r for r in self.world.gather(self.stop.reason) if r)
+        raise Interrupted(
+            f"stopped by {reason} in epoch {self.position.epoch + 1} after "
+            f"{self.position.step} steps; a checkpoint was written, continue with --resume"
+        )
+
+    def _checkpoint(self) -> None:
+        """Commits the maps on all ranks, then publishes weights and maps together."""
+        at = self.position
+        generation = at.generation + 1
+        self.world.agree(lambda: self.stage.commit(generation))
+        state = asdict(at) | {"generation": generation, "scaler": self.scaler.state_dict()}
+        checkpoint = Checkpoint(
+            self.model.state_dict(), self.optimizer.state_dict(), state, generation
+        )
+        # The generation makes the name unique: a published checkpoint is never overwritten.
+        folder, name = self.run_dir / "checkpoints", f"step-{at.step:08d}-g{generation:06d}"
+        # Nobody may overwrite the older of the two generations before the newer is published.
+        self.world.only_first(
+            lambda: save_checkpoint(folder, name, checkpoint, self.checkpoints.keep)
+        )
+        at.generation = generation

@@ -1,0 +1,77 @@
+"""What rank 0 tells the person at the terminal: a progress bar, or plain lines when piped."""
+
+import sys
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """Progress of the optimiser steps. On other ranks than the first it is silent.
+
+    Args:
+        enabled: whether this rank prints.
+        log_every: steps between plain lines; a bar on a terminal moves at every step.
+    """
+
+    def __init__(self, enabled: bool, log_every: int) -> None:
+        self.console = Console(file=sys.stdout, quiet=not enabled, highlight=False)
+        self._plain = not self.console.is_terminal
+        self._log_every = log_every
+        self._progress: Progress | None = None
+        self._images, self._since = 0, time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        self.console.print(text, soft_wrap=True)
+
+    def start(self, total: int, done: int) -> None:
+        """Begins to count towards `total` optimiser steps, of which some are done."""
+        self._total = total
+        self._images, self._since = 0, time.monotonic()
+        if self._plain or self.console.quiet:
+            return
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=total, completed=done, status="")
+        self._progress.start()
+
+    def step(self, epoch: int, step: int, images: int, values: Mapping[str, float]) -> None:
+        """Reports a finished optimiser step.
+
+        Args:
+            epoch: counted from 0; printed from 1.
+            step: steps done over the whole run.
+            images: images of this step over all ranks.
+            values: short names and their running values, such as loss and accept rate.
+        """
+        self._images += images
+        rate = self._images / max(1e-9, time.monotonic() - self._since)
+        status = " ".join(f"{k} {v:.3g}" for k, v in values.items()) + f" {rate:.1f} img/s"
+        if self._progress is not None:
+            self._progress.update(
+                self._task, completed=step, description=f"epoch {epoch + 1}", status=status
+            )
+        elif self._plain and (step % self._log_every == 0 or step == self._total):
+            self.say(f"epoch {epoch + 1} step {step}/{self._total} {status}{self._eta(step)}")
+            self._images, self._since, self._last = 0, time.monotonic(), step
+
+    def _eta(self, step: int) -> str:
+        steps = step - getattr(self, "_last", 0)
+        seconds = (time.monotonic() - self._since) / max(1, steps) * (self._total - step)
+        return f" eta {int(seconds // 60)}:{int(seconds % 60):02d}"
+
+    def stop(self) -> None:
+        """Takes the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

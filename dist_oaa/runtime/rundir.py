@@ -1,0 +1,63 @@
+"""The run directory: everything that a run writes, and all that the next stage needs of it."""
+
+from pathlib import Path
+
+import yaml
+
+from dist_oaa.config.errors import UserError
+from dist_oaa.runtime.checkpoint import LATEST
+from dist_oaa.runtime.files import write_atomic
+
+CONFIG = "config.yaml"
+
+
+def prepare_run_dir(run_dir: Path, config_yaml: str, resume: bool) -> list[str]:
+    """Makes the run directory and saves the resolved settings; called by one rank.
+
+    Returns:
+        for a resumed run, one line for each setting that differs from the run's beginning.
+
+    Raises:
+        UserError: when another run's results would be overwritten, there is nothing to resume,
+            or the folder cannot be written.
+    """
+    if resume:
+        if not (run_dir / "checkpoints" / LATEST).exists():
+            raise UserError(
+                f"{run_dir} holds no complete checkpoint to resume from; start it without --resume"
+            )
+        changes = _changes(run_dir / CONFIG, config_yaml)
+    else:
+        if (run_dir / "checkpoints").exists():
+            raise UserError(
+                f"{run_dir} holds an earlier run; continue it with --resume "
+                "or choose another run_dir"
+            )
+        changes = []
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_atomic(run_dir / CONFIG, config_yaml.encode())
+    except OSError as error:
+        raise UserError(f"run_dir {run_dir} cannot be written: {error.strerror}") from error
+    return changes
+
+
+def _changes(path: Path, config_yaml: str) -> list[str]:
+    if not path.exists():
+        return []
+    before, now = (_flatten(yaml.safe_load(t)) for t in (path.read_text("utf-8"), config_yaml))
+    return [
+        f"{key}: {before.get(key)} -> {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in ("resume", "run_dir")
+    ]
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,161 @@
+"""Training a classifier while its attention accumulates: what `oaa classify` brings to the loop.
+
+Legend: B images, C classes, P pairs of (image, target class).
+"""
+
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from dist_oaa.attention.accumulator import AttentionAccumulator
+from dist_oaa.attention.batch import Observation, Outcome, Rules
+from dist_oaa.attention.gates import GATES
+from dist_oaa.config.classify import ClassifyConfig
+from dist_oaa.config.errors import UserError
+from dist_oaa.data.loader import Batch, BatchLoader, check_bad_images
+from dist_oaa.data.sampler import EpochOrder
+from dist_oaa.models.classifier import valid_cells
+from dist_oaa.models.losses import multilabel_loss_B
+from dist_oaa.models.optimisation import learning_rate, set_learning_rate
+from dist_oaa.runtime.distributed import World
+from dist_oaa.runtime.loop import Position
+from dist_oaa.stages.training import Trainable
+
+Measure = Callable[[Position], dict[str, float]]
+
+
+class ClassifyStage:
+    """One rank's part of the training; the loop's Stage.
+
+    Args:
+        measure: called after each epoch, on all ranks; its numbers are logged.
+        last_pass: first epoch of the final pass over the images, where the fallback applies.
+    """
+
+    counters = ("pairs", "accepted", "fallback", "broken")
+
+    def __init__(
+        self,
+        config: ClassifyConfig,
+        world: World,
+        trainable: Trainable,
+        loader: BatchLoader,
+        order: EpochOrder,
+        accumulator: AttentionAccumulator,
+        measure: Measure,
+        last_pass: int,
+    ) -> None:
+        self.config, self.world, self.trainable = config, world, trainable
+        self.loader, self.order, self.accumulator = loader, order, accumulator
+        self.measure, self.last_pass = measure, last_pass
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """This rank's batches of an epoch, from a step on."""
+        self.trainable.model.train()
+        parts = self.order.batches(
+            epoch, self.config.optim.batch_size, self.world.rank, self.world.size, first_step
+        )
+        return self.loader.load(parts, epoch)
+
+    def check(self, batch: Batch) -> str | None:
+        """Why the batch must stop the run, or None."""
+        try:
+            check_bad_images(batch.bad, self.config.data.on_bad_image)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def before_step(self, step: int, total_steps: int) -> float:
+        """Sets the learning rate of the step."""
+        rate = learning_rate(self.config.optim, step, total_steps)
+        set_learning_rate(self.trainable.optimizer, rate)
+        return rate
+
+    def forward(self, batch: Batch, epoch: int) -> tuple[torch.Tensor, list[float]]:
+        """Loss sum of a batch; its attention joins the maps."""
+        if len(batch) == 0:
+            return self._empty_forward(), [0.0] * len(self.counters)
+        self._seed(epoch, batch.ids[0])
+        device = self.world.device
+        extent_B2 = batch.extent_B2.to(device, non_blocking=True)
+        labels_BC = batch.labels_BC.to(device, non_blocking=True)
+        images_B3HW = self.images(batch, extent_B2)
+        with self.trainable.autocast(self.config.optim, device):
+            logits_BC, cam_BCHW = self.trainable.wrapped(images_B3HW, extent_B2)
+        loss = multilabel_loss_B(logits_BC, labels_BC).sum()
+        seen = Observation(
+            cam_BCHW.detach(),
+            logits_BC.detach(),
+            labels_BC,
+            batch.geometry_B23.to(device, non_blocking=True),
+            valid_cells(extent_B2, images_B3HW.shape[-2:], cam_BCHW.shape[-2:]),
+            self.accumulator.pairs(batch.index_B, batch.labels_BC).to(device),
+        )
+        outcome = self._accumulate(seen, epoch)
+        counts = torch.stack(
+            [outcome.accepted_P.sum(), outcome.fallback_P.sum(), outcome.broken_P.sum()]
+        )
+        return loss, [float(len(seen.pairs)), *map(float, counts.tolist())]
+
+    def _accumulate(self, seen: Observation, epoch: int) -> Outcome:
+        settings = self.config.accumulate
+        if epoch >= settings.start_epoch:
+            fallback = settings.fallback and epoch >= self.last_pass
+            rules = Rules(settings.gate, settings.tau, settings.fusion, fallback)
+            return self.accumulator.update(seen, rules)
+        # Too early to accumulate; what the gate would have said is worth logging.
+        accept_BC = GATES[settings.gate](seen.logits_BC.float(), seen.labels_BC, settings.tau)
+        accepted_P = accept_BC[seen.pairs.image_P, seen.pairs.class_P]
+        nothing_P = torch.zeros_like(accepted_P)
+        return Outcome(accepted_P, nothing_P, nothing_P)
+
+    def images(self, batch: Batch, extent_B2: torch.Tensor) -> torch.Tensor:
+        """Normalised images on the device, in the memory order that the model wants."""
+        images = batch.images_B3HW.to(self.world.device, non_blocking=True)
+        images = self.trainable.model.normalisation.apply(images, extent_B2)
+        if self.config.optim.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def _empty_forward(self) -> torch.Tensor:
+        """A zero loss that reaches every parameter: a rank without images joins the all-reduce."""
+        model, side = self.trainable.model, 4 * self.trainable.model.trunk.stride
+        was_training = model.training
+        model.eval()  # a blank image must not enter any running statistics
+        logits_BC, _ = self.trainable.wrapped(
+            torch.zeros(1, 3, side, side, device=self.world.device), None
+        )
+        model.train(was_training)
+        return logits_BC.sum() * 0.0
+
+    def _seed(self, epoch: int, image_id: str) -> None:
+        # Layers that draw random numbers (dropout) draw them as a function of this, not of how
+        # many numbers an earlier, perhaps resumed, process has drawn.
+        torch.manual_seed(zlib.crc32(f"{self.config.seed}/{epoch}/{image_id}".encode()))
+
+    def shown(self, totals: dict[str, float]) -> dict[str, float]:
+        """Running means of the epoch for the progress line."""
+        images, pairs = max(1, totals["images"]), max(1, totals["pairs"])
+        return {"loss": totals["loss"] / images, "accept": totals["accepted"] / pairs}
+
+    def end_epoch(self, position: Position) -> dict[str, float]:
+        """The epoch's own numbers, followed by the measurement on masks."""
+        totals, bank = position.totals, self.accumulator.bank
+        covered = np.array([int((bank.accepted_R > 0).sum()), int(bank.fallback_R.sum())])
+        covered, fallen = self.world.sum(covered.astype(np.int64)).tolist()
+        pairs = max(1, self.accumulator.store.manifest.pairs)
+        metrics = {
+            "train/epoch_loss": totals["loss"] / max(1, totals["images"]),
+            "accept_rate": totals["accepted"] / max(1, totals["pairs"]),
+            "coverage": covered / pairs,
+            "fallback": fallen / pairs,
+            "broken_maps": totals["broken"],
+            "skipped_images": float(len(position.skipped)),
+        }
+        return metrics | self.measure(position)
+
+    def commit(self, generation: int) -> None:
+        """Makes the changed maps of this rank durable."""
+        self.accumulator.commit(generation)

@@ -1,0 +1,56 @@
+"""`oaa data check|demo|voc2012`: look at, generate or download a data set."""
+
+from dist_oaa.config.data import DataConfig
+from dist_oaa.config.errors import UserError
+from dist_oaa.config.load import nearest_key, parse_config, run_function
+
+USAGE = """usage: oaa data COMMAND ...   (oaa data COMMAND --help lists its settings)
+
+  check ROOT     read every image and label and report what is wrong
+  demo OUT       generate a small data set of drawn scenes, with masks
+  voc2012 OUT    lay out PASCAL VOC 2012 and SBD, downloaded with --download"""
+
+
+def main(prog: str, argv: list[str]) -> int:
+    """Runs one of the commands; returns the exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        nearest = nearest_key(argv[0], COMMANDS)
+        hint = f"; did you mean {nearest}?" if nearest else f"; expected {', '.join(COMMANDS)}"
+        raise UserError(f"unknown command oaa data {argv[0]}{hint}")
+    return COMMANDS[argv[0]](f"{prog} {argv[0]}", argv[1:])
+
+
+def check(prog: str, argv: list[str]) -> int:
+    """`oaa data check ROOT`: a root and the settings of `data`."""
+    from dist_oaa.data.check import check_command
+
+    if argv and not argv[0].startswith("-"):
+        argv = ["--root", *argv]
+    config = parse_config(DataConfig, prog, argv)
+    return check_command(config)
+
+
+def demo(prog: str, argv: list[str]) -> int:
+    """`oaa data demo OUT`: generates the drawn scenes."""
+    from dist_oaa.data.demo import generate
+
+    summary = run_function(generate, prog, argv)
+    print(
+        f"{summary.images} scenes ({summary.train} train, {summary.val} val) of "
+        f"{len(summary.images_per_class)} classes are in {summary.out}"
+    )
+    return 0
+
+
+def voc2012(prog: str, argv: list[str]) -> int:
+    """`oaa data voc2012 OUT --download`: the papers' data set."""
+    from dist_oaa.data.download import voc2012 as lay_out
+
+    run_function(lay_out, prog, argv)
+    return 0
+
+
+COMMANDS = {"check": check, "demo": demo, "voc2012": voc2012}

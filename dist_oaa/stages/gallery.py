@@ -1,0 +1,94 @@
+"""Pictures of how the maps of a few images evolve, kept across resumes.
+
+RUN/pictures/maps/epoch-0003.npz     the gallery's maps after epoch 3 (uint8, no pickle)
+RUN/pictures/attention.png           image | CAM | cumulative | truth, after the last epoch
+RUN/pictures/evolution.png           the cumulative map of each image over the epochs
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from dist_oaa.data.images import read_image, read_mask
+from dist_oaa.evaluation.pictures import grid, mask_colours, overlay, save_png
+from dist_oaa.runtime.files import write_atomic
+from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.stages.measure import ImageMaps
+
+MOST_COLUMNS = 5
+
+
+class Gallery:
+    """Draws the gallery on rank 0.
+
+    Args:
+        pixel_limit: largest image that is read, in megapixels.
+    """
+
+    def __init__(self, run_dir: Path, class_names: tuple[str, ...], pixel_limit: float) -> None:
+        self._folder = run_dir / "pictures"
+        self._names, self._pixel_limit = class_names, pixel_limit
+
+    def add(self, epoch: int, step: int, images: list[ImageMaps], tracker: Tracker) -> None:
+        """Keeps the maps as of the end of `epoch` and draws both pictures anew.
+
+        Raises:
+            OSError: when the disk is full.
+        """
+        if not images:
+            return
+        (self._folder / "maps").mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            **{
+                f"{n}.{kind}": _bytes(m) for n, i in enumerate(images) for kind, m in i.maps.items()
+            },
+        )
+        write_atomic(self._folder / "maps" / f"epoch-{epoch:04d}.npz", buffer.getvalue())
+        for name, picture in (
+            ("attention", self._attention(images)),
+            ("evolution", self._evolution(images, epoch)),
+        ):
+            save_png(self._folder / f"{name}.png", picture)
+            tracker.image(name, picture, step)
+
+    def _attention(self, images: list[ImageMaps]) -> np.ndarray:
+        rows, titles = [], []
+        for image in images:
+            photo_HW3 = read_image(image.sample.path, self._pixel_limit)
+            shown = [photo_HW3]
+            shown += [overlay(photo_HW3, image.maps[kind][0]) for kind in ("cam", "cumulative")]
+            if image.sample.mask is not None:
+                shown.append(mask_colours(read_mask(image.sample.mask)))
+            rows.append(shown)
+            titles.append(self._title(image))
+        return grid(rows, titles, ["image", "CAM", "cumulative", "truth (not trained on)"])
+
+    def _evolution(self, images: list[ImageMaps], last_epoch: int) -> np.ndarray:
+        epochs = self._epochs(last_epoch)
+        kept = {}
+        for epoch in epochs:
+            with np.load(self._folder / "maps" / f"epoch-{epoch:04d}.npz") as file:
+                kept[epoch] = {key: file[key] for key in file.files}
+        rows = []
+        for n, image in enumerate(images):
+            photo_HW3 = read_image(image.sample.path, self._pixel_limit)
+            maps = [kept[e][f"{n}.cumulative"][0] for e in epochs if f"{n}.cumulative" in kept[e]]
+            rows.append([overlay(photo_HW3, m_SS.astype(np.float32) / 255) for m_SS in maps])
+        return grid(rows, [self._title(i) for i in images], [f"epoch {e + 1}" for e in epochs])
+
+    def _epochs(self, last_epoch: int) -> list[int]:
+        """At most MOST_COLUMNS of the kept epochs, evenly spread, the last one among them."""
+        names = sorted((self._folder / "maps").glob("epoch-*.npz"))
+        epochs = [e for e in (int(p.stem.split("-")[1]) for p in names) if e <= last_epoch]
+        picks = np.linspace(0, len(epochs) - 1, min(MOST_COLUMNS, len(epochs)))
+        return [epochs[round(i)] for i in picks]
+
+    def _title(self, image: ImageMaps) -> str:
+        return f"{self._names[image.sample.classes[0]]} {image.sample.id}"
+
+
+def _bytes(maps_KSS: np.ndarray) -> np.ndarray:
+    return np.round(np.clip(maps_KSS, 0, 1) * 255).astype(np.uint8)

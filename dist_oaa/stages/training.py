@@ -1,0 +1,93 @@
+"""What all training stages share: a network made ready to train, and a position to go on from."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from dist_oaa.config.errors import UserError
+from dist_oaa.config.model import OptimConfig
+from dist_oaa.models.optimisation import build_optimizer
+from dist_oaa.runtime.checkpoint import Checkpoint, load_checkpoint
+from dist_oaa.runtime.distributed import World
+from dist_oaa.runtime.loop import Position
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Trainable:
+    """A network with its optimiser."""
+
+    model: torch.nn.Module
+    """The bare network, on the device."""
+    wrapped: torch.nn.Module
+    """As it is called: compiled, under DDP."""
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def autocast(self, config: OptimConfig, device: torch.device) -> torch.autocast:
+        """The precision of the forward pass."""
+        dtype = AUTOCAST.get(config.precision)
+        return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def make_trainable(model: torch.nn.Module, config: OptimConfig, world: World) -> Trainable:
+    """Moves a network to the device and wraps it for the world.
+
+    Raises:
+        UserError: when fp16 is asked for on a CPU.
+    """
+    if config.precision == "fp16" and world.device.type == "cpu":
+        raise UserError("optim.precision is fp16, which needs a GPU; use bf16 or fp32 on a CPU")
+    model.to(world.device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, config)
+    wrapped = torch.compile(model) if config.compile else model
+    if world.size > 1:
+        wrapped = DistributedDataParallel(
+            wrapped,
+            device_ids=[world.device.index] if world.device.type == "cuda" else None,
+            # Buffers (batch-norm statistics) are frozen or synchronised by their own layers.
+            broadcast_buffers=False,
+            # Also keeps DDP from re-ordering its buckets after the first step: sums over three
+            # or more ranks depend on the layout, and a resumed run must repeat them bit for bit.
+            find_unused_parameters=True,
+        )
+    scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
+    return Trainable(model, wrapped, optimizer, scaler)
+
+
+def restore(trainable: Trainable, run_dir: Path) -> tuple[Checkpoint, Position]:
+    """Loads the published checkpoint of a run into a network and its optimiser.
+
+    Raises:
+        UserError: when there is none, it is damaged, or it is of another network.
+    """
+    checkpoint = load_checkpoint(run_dir / "checkpoints")
+    try:
+        trainable.model.load_state_dict(checkpoint.model)
+        trainable.optimizer.load_state_dict(checkpoint.optimizer)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the checkpoint of {run_dir} does not fit this model or optimiser; resume with the "
+            f"settings in {run_dir / 'config.yaml'} ({reason})"
+        ) from error
+    state = dict(checkpoint.state)
+    scaler_state = state.pop("scaler")
+    if scaler_state:
+        trainable.scaler.load_state_dict(scaler_state)
+    return checkpoint, Position(**state)
+
+
+def machine(world: World) -> str:
+    """One phrase for the hardware of a run."""
+    kind = platform.machine()
+    if world.device.type == "cuda":
+        kind = torch.cuda.get_device_name(world.device)
+    ranks = "1 process" if world.size == 1 else f"{world.size} processes"
+    return f"{ranks} on {world.device.type} ({kind}, {torch.get_num_threads()} threads each)"

@@ -1,0 +1,252 @@
+"""The store as others see it: `StoreWriter` for the rank that owns shards, `StoreReader` for all.
+
+    STORE/manifest.json images.tsv     what the store is about (manifest.py)
+    STORE/shard-0007/data.mdb          maps of the shard's pairs (shard.py)
+    STORE/leases/shard-0007.lock       held by the shard's one writer (lease.py)
+
+A store inside a run directory is published together with the weights, by the one rename of
+checkpoints/latest.json; its `generation` there says which maps belong to that checkpoint.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from dist_oaa.config.errors import UserError
+from dist_oaa.store.codec import Record
+from dist_oaa.store.lease import Lease, is_held
+from dist_oaa.store.manifest import MANIFEST, Manifest
+from dist_oaa.store.ownership import owned_shards
+from dist_oaa.store.shard import Shard
+
+
+def shard_name(index: int) -> str:
+    """Folder name of a shard."""
+    return f"shard-{index:04d}"
+
+
+def prepare_store(folder: Path, manifest: Manifest, resume: bool) -> Manifest:
+    """Makes a new store's manifest, or checks an existing one; called by one rank.
+
+    Returns:
+        the manifest on disk.
+
+    Raises:
+        UserError: when a store is there although the run starts anew, or was made otherwise.
+    """
+    if (folder / MANIFEST).exists():
+        existing = Manifest.read(folder)
+        existing.check(manifest, folder)
+        if not resume:
+            raise UserError(
+                f"{folder} holds the maps of an earlier run; continue it with --resume "
+                "or choose another run_dir"
+            )
+        return existing
+    if resume:
+        raise UserError(f"{folder} does not exist: there is nothing to resume")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest.write(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from error
+    return manifest
+
+
+class StoreWriter:
+    """The shards that one rank owns, open for writing.
+
+    Rows of the rank's bank are numbered shard after shard, in the order of the owned shards.
+
+    Args:
+        folder: the store, on storage that all nodes share.
+        local_dir: where the live environments lie instead, on a node-local disk; every commit
+            then copies them to `folder`, which remains the one that counts.
+        generation: the published generation to start from, 0 for a new store.
+
+    Raises:
+        UserError: when another process writes one of the shards, or a shard is damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        rank: int,
+        world: int,
+        generation: int,
+        local_dir: str = "",
+    ) -> None:
+        self.manifest, self._folder = manifest, folder
+        self._local = Path(local_dir) / manifest.store_id if local_dir else None
+        self.owned = owned_shards(rank, world, manifest.shards)
+        rows = manifest.rows_of_shard[self.owned]
+        self.offsets = dict(zip(self.owned, (np.cumsum(rows) - rows).tolist(), strict=True))
+        self.rows = int(rows.sum())
+        self._leases: list[Lease] = []
+        self._shards: dict[int, Shard] = {}
+        try:
+            for index in self.owned:
+                self._leases.append(Lease(folder / "leases" / f"{shard_name(index)}.lock"))
+            for index in self.owned:
+                self._shards[index] = self._open(index, generation)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, index: int, generation: int) -> Shard:
+        folder = self._folder / shard_name(index)
+        if self._local is not None:
+            # The local copy may be another attempt's: the shared one is the truth.
+            live = self._local / shard_name(index)
+            live.mkdir(parents=True, exist_ok=True)
+            (live / "data.mdb").unlink(missing_ok=True)
+            if (folder / "data.mdb").exists():
+                (live / "data.mdb").write_bytes((folder / "data.mdb").read_bytes())
+            folder = live
+        return _open_shard(folder, self.manifest, index, generation, writable=True)
+
+    def first_row(self, image_N: np.ndarray) -> np.ndarray:
+        """Bank row of the first pair of each image (indices in manifest order), int64."""
+        shards_N = self.manifest.shard_N[image_N]
+        offsets_N = np.array([self.offsets[s] for s in shards_N.tolist()], dtype=np.int64)
+        return offsets_N + self.manifest.first_row_N[image_N]
+
+    def read(self) -> Iterator[tuple[int, Record]]:
+        """All live records with their bank rows.
+
+        Raises:
+            UserError: when a record is damaged.
+        """
+        for index, shard in self._shards.items():
+            for record in shard.read():
+                yield self.offsets[index] + record.row, record
+
+    def commit(
+        self,
+        generation: int,
+        rows_K: np.ndarray,
+        maps_KSS: np.ndarray,
+        last_KSS: np.ndarray,
+        accepted_K: np.ndarray,
+        fallback_K: np.ndarray,
+    ) -> int:
+        """Writes rows of the bank as one transaction a shard.
+
+        Args:
+            rows_K: ascending bank rows; the other arrays hold their content.
+
+        Returns:
+            the number of bytes of the records.
+
+        Raises:
+            UserError: when the disk is full or fails; the published generation stays readable.
+        """
+        size = 0
+        try:
+            for index, shard in self._shards.items():
+                first = self.offsets[index]
+                low, high = np.searchsorted(rows_K, [first, first + shard.rows])
+                records = (
+                    Record(
+                        generation,
+                        int(rows_K[k]) - first,
+                        int(accepted_K[k]),
+                        bool(fallback_K[k]),
+                        maps_KSS[k],
+                        last_KSS[k],
+                    )
+                    for k in range(low, high)
+                )
+                size += shard.commit(generation, records)
+                if self._local is not None:
+                    shard.copy_to(self._folder / shard_name(index))
+        except OSError as error:
+            raise UserError(
+                f"the maps could not be saved, the last checkpoint stays as it was: {error}"
+            ) from error
+        return size
+
+    def close(self) -> None:
+        """Closes the shards and gives the leases back."""
+        for shard in self._shards.values():
+            shard.close()
+        for lease in self._leases:
+            lease.release()
+        self._shards, self._leases = {}, []
+
+
+class StoreReader:
+    """A whole store, read-only.
+
+    Args:
+        folder: a store, or a run directory that holds one.
+
+    Raises:
+        UserError: when there is no store, it is incomplete, or a run is writing it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / MANIFEST).exists() and (folder / "store" / MANIFEST).exists():
+            folder = folder / "store"
+        self.folder = folder
+        self.manifest = Manifest.read(folder)
+        for index in range(self.manifest.shards):
+            if is_held(folder / "leases" / f"{shard_name(index)}.lock"):
+                raise UserError(
+                    f"{folder} is being written by a run; read it when the run has ended"
+                )
+        self.generation = self._published()
+
+    def _published(self) -> int:
+        latest = self.folder.parent / "checkpoints" / "latest.json"
+        if latest.exists():
+            return int(json.loads(latest.read_bytes())["generation"])
+        # A store alone: the newest generation that every shard has reached.
+        reached = []
+        for index in range(self.manifest.shards):
+            shard = self._shard(index, generation=0)
+            reached.append(shard.committed)
+            shard.close()
+        return min(reached)
+
+    def _shard(self, index: int, generation: int) -> Shard:
+        folder = self.folder / shard_name(index)
+        return _open_shard(folder, self.manifest, index, generation, writable=False)
+
+    def records(self) -> Iterator[tuple[str, int, Record]]:
+        """(image name, class index, record) of every pair that has one, shard after shard.
+
+        Raises:
+            UserError: when a shard or record is missing or damaged.
+        """
+        manifest = self.manifest
+        for index in range(manifest.shards):
+            owners = [
+                (manifest.image_ids[i], c)
+                for i in np.flatnonzero(manifest.shard_N == index).tolist()
+                for c in manifest.classes[i]
+            ]
+            shard = self._shard(index, self.generation)
+            try:
+                for record in shard.read():
+                    yield *owners[record.row], record
+            finally:
+                shard.close()
+
+
+def _open_shard(
+    folder: Path, manifest: Manifest, index: int, generation: int, writable: bool
+) -> Shard:
+    return Shard(
+        folder,
+        index,
+        manifest.store_id,
+        int(manifest.rows_of_shard[index]),
+        manifest.map_size,
+        manifest.dtype,
+        generation,
+        writable,
+    )

@@ -1,0 +1,70 @@
+"""The right to write a shard, held by one process at a time.
+
+An advisory lock (flock) on a small file: the kernel drops it when its holder dies, however it
+dies, so a lease never has to be broken by hand.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+
+from dist_oaa.config.errors import UserError
+
+
+class Lease:
+    """Holds the lock of one shard from construction until `release`.
+
+    Raises:
+        UserError: when another process holds it (named), or the file system has no locks.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._file, 4096)
+            os.close(self._file)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise UserError(
+                    f"{path.parent.parent} is being written by another run ({_describe(holder)}); "
+                    "stop that run or choose another run_dir"
+                ) from error
+            raise UserError(
+                f"{path}: this file system has no file locks ({error.strerror}); "
+                "put run_dir on one that has"
+            ) from error
+        os.ftruncate(self._file, 0)
+        note = {"host": socket.gethostname(), "pid": os.getpid()}
+        os.pwrite(self._file, json.dumps(note).encode(), 0)
+
+    def release(self) -> None:
+        """Gives the right back."""
+        os.close(self._file)
+
+
+def _describe(holder: bytes) -> str:
+    try:
+        note = json.loads(holder)
+        return f"process {note['pid']} on {note['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "its process is unknown"
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lease at this path."""
+    if not path.exists():
+        return False
+    file = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False

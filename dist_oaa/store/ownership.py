@@ -1,0 +1,24 @@
+"""Which shard an image lives in, and which rank owns a shard: pure functions of small values."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def assign_shards(image_ids: Sequence[str], shards: int) -> np.ndarray:
+    """The shard of each image, int64 (N,): a function of the set of names, not of their order.
+
+    Names are ranked by their hash and dealt round, so that shard sizes differ by one at most and
+    similar names (frames of a video) spread over all shards.
+    """
+    digests = [hashlib.blake2b(name.encode(), digest_size=16).digest() for name in image_ids]
+    shard_N = np.empty(len(image_ids), dtype=np.int64)
+    ranking = sorted(range(len(image_ids)), key=lambda i: (digests[i], image_ids[i]))
+    shard_N[ranking] = np.arange(len(image_ids)) % shards
+    return shard_N
+
+
+def owned_shards(rank: int, world: int, shards: int) -> list[int]:
+    """Shards that a rank owns: those with shard % world == rank."""
+    return list(range(rank, shards, world))
