@@ -4,6 +4,7 @@ A stage is started by `oaa STAGE ...` as a world of one, or by
 `torchrun --nproc-per-node N -m dist_oaa STAGE ...` as a world of N.
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -22,6 +23,8 @@ COMMANDS = {
     "data": ("dist_oaa.stages.data", "check, generate or download a data set"),
     "store": ("dist_oaa.stages.store", "inspect, verify, export, import or compare stores"),
 }
+
+DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
 
 
 def usage() -> str:
@@ -52,6 +55,8 @@ def run(argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 2 the user's mistake, 75 stopped by a signal, 1 else."""
+    # DDP warns at every start that it looks for unused parameters, which stages/training.py wants.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         code = run(sys.argv[1:] if argv is None else argv)
     except (UserError, RunError, Interrupted) as error:
@@ -63,4 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The reader of a pipe (head, less) has gone: not a failure of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        # On whichever rank it happens: the launcher then ends the others.
+        if error.errno not in DISK_ERRORS:
+            raise
+        print_error(f"{error.filename or 'a file'} could not be written: {error.strerror}")
+        code = UserError.exit_code
     sys.exit(code)

@@ -15,7 +15,7 @@ class AugmentConfig:
     jitter_probability: float = 0.5
     """Probability of the colour jitter, 0 to 1."""
     exclusive: bool = False
-    """Apply either the flip or the jitter to an image, never both (the public OAA code's way)."""
+    """Apply either the flip or the jitter to an image, never both."""
     scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
     """Range of a random scale factor of the resized image, as [low, high]."""
     crop: int = 0
@@ -60,8 +60,8 @@ class DataConfig:
     """File of image-level labels, relative to the root: a labels.csv or a list `id c1 c2 ...`;
     empty looks for labels.csv, then Annotations/*.xml."""
     classes: list[str] = field(default_factory=list)
-    """Class names in order; empty means the 20 VOC classes where all labels are among them, else
-    <root>/classes.txt where it exists, else the sorted names that occur."""
+    """Class names in order; empty means <root>/classes.txt where it exists, else the 20 VOC
+    classes where all labels are among them, else the sorted names that occur."""
     limit: int = 0
     """Use only the first N images of the list, a count; 0 uses all."""
     resize: Literal["short_side", "square"] = "short_side"

@@ -159,6 +159,6 @@ def run_function(function: Any, prog: str, argv: Sequence[str]) -> Any:
     return function(**values)
 
 
-def print_error(error: Exception) -> None:
+def print_error(error: Exception | str) -> None:
     """Prints a failure as one sentence on standard error."""
     print(f"oaa: error: {error}", file=sys.stderr, flush=True)

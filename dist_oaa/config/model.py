@@ -59,6 +59,8 @@ class OptimConfig:
     """Factors on the learning rate of trunk weights, trunk biases, head weights, head biases."""
     momentum: float = 0.9
     """Momentum of sgd, 0 to 1."""
+    nesterov: bool = False
+    """Use Nesterov's form of the momentum (the public PyTorch code does)."""
     weight_decay: float = 5e-4
     """L2 penalty per step, in units of the learning rate."""
     decay_biases: bool = True

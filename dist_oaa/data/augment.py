@@ -46,10 +46,14 @@ def resized_shape(
 
 
 def resize(image_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes an image to (height, width) pixels, averaging over areas where it shrinks."""
-    shrinks = height * width < image_HW3.shape[0] * image_HW3.shape[1]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image_HW3, (width, height), interpolation=interpolation)
+    """Resizes to (height, width) pixels: a side that shrinks is averaged, one that grows is linear.
+
+    One call cannot do both: where one side grows, OpenCV's INTER_AREA shifts the image by up to
+    a pixel and stops averaging along the other.
+    """
+    between = min(height, image_HW3.shape[0]), min(width, image_HW3.shape[1])
+    image_HW3 = cv2.resize(image_HW3, between[::-1], interpolation=cv2.INTER_AREA)
+    return cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def prepare(

@@ -120,8 +120,6 @@ def class_table(config: DataConfig, root: Path, used: Iterable[str], source: str
         return ClassTable(given or listed or _names_of_indices(used, source), numeric=True)
     if given:
         return ClassTable(given)
-    if used <= set(VOC_CLASSES):
-        return ClassTable(VOC_CLASSES)
     if listed:
         return ClassTable(listed)
     if all(nearest(name, VOC_CLASSES, MISSPELT) for name in used):

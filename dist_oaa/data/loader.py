@@ -155,6 +155,16 @@ class BatchLoader:
         self._batches = [[(int(i), epoch) for i in batch] for batch in batches]
         yield from self._loader
 
+    def close(self) -> None:
+        """Ends the worker processes.
+
+        Without it the interpreter's exit would send them SIGTERM, which they ignore, and wait.
+        """
+        iterator = self._loader._iterator
+        if iterator is not None and self._loader.num_workers:
+            iterator._shutdown_workers()
+        self._loader._iterator = None
+
 
 class _Planned:
     """A batch sampler whose plan the loader replaces for each epoch."""

@@ -3,8 +3,6 @@
 Legend: N images, C classes.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.runtime.fingerprint import labels_fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,4 @@ class ImageSet:
         Neither the order of the list nor the place of the data set changes it, so a store can tell
         whether it belongs to these labels on any machine.
         """
-        digest = hashlib.sha256(json.dumps(list(self.class_names)).encode())
-        for sample in sorted(self.samples, key=lambda sample: sample.id):
-            digest.update(b"\n" + json.dumps([sample.id, *sample.classes]).encode())
-        return digest.hexdigest()
+        return labels_fingerprint(self.class_names, ((s.id, s.classes) for s in self.samples))

@@ -39,7 +39,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     ]
     if config.optimizer == "adamw":
         return AdamW(groups, lr=config.lr)
-    return SGD(groups, lr=config.lr, momentum=config.momentum)
+    return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
 
 
 def group_of(parameter: str) -> str:

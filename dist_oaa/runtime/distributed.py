@@ -66,13 +66,16 @@ class World:
         So that a mistake seen by one rank ends all of them with one message, not with a time-out.
 
         Raises:
-            UserError: when the action raised one on any rank.
+            UserError: when the action raised one, or an OSError (a full disk), on any rank.
         """
         result, problem = None, None
         try:
             result = action()
         except UserError as error:
             problem = str(error)
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            problem = f"a file could not be read or written: {place}{error.strerror or error}"
         self.raise_first(problem)
         return result
 

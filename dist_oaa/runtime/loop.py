@@ -23,6 +23,7 @@ from dist_oaa.config.errors import Interrupted, RunError
 from dist_oaa.config.run import CheckpointConfig
 from dist_oaa.runtime.checkpoint import Checkpoint, save_checkpoint
 from dist_oaa.runtime.distributed import World
+from dist_oaa.runtime.files import named_disk_errors
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import Tracker
@@ -219,11 +220,15 @@ class Loop:
         at.totals = {}
         at.epoch += 1
         at.step_in_epoch = 0
-        if self.tracker is not None:
-            self.tracker.log(at.epoch - 1, at.step, metrics)
-            self.tracker.flush()
+        self.world.agree(lambda: self._log_epoch(metrics))
         self._checkpoint()
         return metrics
+
+    def _log_epoch(self, metrics: dict[str, float]) -> None:
+        if self.tracker is not None:
+            with named_disk_errors(f"{self.run_dir / 'metrics.jsonl'}"):
+                self.tracker.log(self.position.epoch - 1, self.position.step, metrics)
+                self.tracker.flush()
 
     def _stop(self) -> None:
         self._checkpoint()

@@ -21,6 +21,7 @@ from dist_oaa.data.sources import open_image_set
 from dist_oaa.evaluation.table import quality_table
 from dist_oaa.models.classifier import build_classifier
 from dist_oaa.runtime.distributed import World, open_world
+from dist_oaa.runtime.files import named_disk_errors
 from dist_oaa.runtime.loop import Loop, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import prepare_run_dir
@@ -61,9 +62,8 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
     )
     manifest = manifest_of(image_set, config)
     world.agree(lambda: check_world(world, manifest))
-    changes = world.only_first(
-        lambda: prepare_run_dir(run_dir, dump_config(fresh(config)), config.resume)
-    )
+    saved = dump_config(dataclasses.replace(config, resume=False))
+    changes = world.only_first(lambda: prepare_run_dir(run_dir, saved, config.resume))
     manifest = world.only_first(lambda: prepare_store(run_dir / "store", manifest, config.resume))
 
     trainable = make_trainable(model, config.optim, world)
@@ -81,19 +81,28 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
             config.store.local_dir,
         )
     )
-    tracker = None
+    tracker = loader = None
     try:
         accumulator = world.agree(lambda: AttentionAccumulator(store, world.device))
         if world.is_first:
             tracker = Tracker(run_dir, "classify", position.step if config.resume else None)
         announce(reporter, config, world, image_set, report.summary(), changes, position)
+        loader = BatchLoader(
+            image_set,
+            config.data,
+            model.trunk.stride,
+            config.seed,
+            pin=world.device.type == "cuda",
+        )
         loop = build_loop(
-            config, world, stop, image_set, trainable, accumulator, position, measurer, tracker,
-            reporter,
+            config, world, stop, image_set, trainable, loader, accumulator, position, measurer,
+            tracker, reporter,
         )  # fmt: skip
         metrics = loop.run()
         conclude(reporter, config, image_set, position, metrics, tracker)
     finally:
+        if loader is not None:
+            loader.close()
         store.close()
         if tracker is not None:
             tracker.close()
@@ -110,11 +119,6 @@ def in_name_order(image_set: ImageSet) -> ImageSet:
 def gallery_images(image_set: ImageSet, count: int) -> np.ndarray:
     """Indices of the images that are drawn; always among the measured ones."""
     return measured_images(image_set, count) if count else np.array([], dtype=np.int64)
-
-
-def fresh(config: ClassifyConfig) -> ClassifyConfig:
-    """The settings as saved: a saved configuration starts a run rather than resuming one."""
-    return dataclasses.replace(config, resume=False)
 
 
 def manifest_of(image_set: ImageSet, config: ClassifyConfig) -> Manifest:
@@ -146,6 +150,7 @@ def build_loop(
     stop: StopFlag,
     image_set: ImageSet,
     trainable: Trainable,
+    loader: BatchLoader,
     accumulator: AttentionAccumulator,
     position: Position,
     measurer: Measurer,
@@ -153,9 +158,6 @@ def build_loop(
     reporter: Reporter,
 ) -> Loop:
     """Puts stage, measuring and loop together."""
-    stride = trainable.model.trunk.stride
-    pin = world.device.type == "cuda"
-    loader = BatchLoader(image_set, config.data, stride, config.seed, pin)
     order = EpochOrder(accumulator.store.manifest.shard_N, config.store.shards, config.seed)
     steps_per_epoch = order.steps(config.optim.batch_size)
     total_steps = config.optim.epochs * steps_per_epoch
@@ -166,15 +168,19 @@ def build_loop(
     if tracker is not None:
         gallery = Gallery(Path(config.run_dir), image_set.class_names, config.data.pixel_limit)
 
+    def show(found: Measurement, at: Position) -> None:
+        if tracker is not None:
+            tracker.text("per_class", per_class_table(found, image_set.class_names), at.step)
+            with named_disk_errors(f"{config.run_dir}/pictures"):
+                gallery.add(at.epoch, at.step, found.gallery, tracker)
+
     def measure(at: Position) -> dict[str, float]:
         last, every = at.epoch + 1 >= epochs, config.evaluate.every_epochs
         if not last and not (every and (at.epoch + 1) % every == 0):
             return {}
         chosen = measured_images(image_set, 0 if last else config.evaluate.images)
         found = measurer.measure(stage, np.union1d(chosen, measurer.gallery))
-        if tracker is not None:
-            tracker.text("per_class", per_class_table(found, image_set.class_names), at.step)
-            gallery.add(at.epoch, at.step, found.gallery, tracker)
+        world.agree(lambda: show(found, at))
         return found.metrics | per_class_metrics(found, image_set.class_names)
 
     stage = ClassifyStage(

@@ -51,8 +51,8 @@ def make_trainable(model: torch.nn.Module, config: OptimConfig, world: World) ->
         wrapped = DistributedDataParallel(
             wrapped,
             device_ids=[world.device.index] if world.device.type == "cuda" else None,
-            # Buffers (batch-norm statistics) are frozen or synchronised by their own layers.
-            broadcast_buffers=False,
+            # Buffers (batch-norm statistics) are frozen, or averaged by their own layers.
+            forward_sync_buffers=False,
             # Also keeps DDP from re-ordering its buckets after the first step: sums over three
             # or more ranks depend on the layout, and a resumed run must repeat them bit for bit.
             find_unused_parameters=True,

@@ -1,0 +1,38 @@
+# `make demo` and `make test` are all that a fresh machine needs: both make the environment first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# Two processes with one thread each share two cores; more threads only get in each other's way.
+DEMO_RANKS ?= 2
+
+.PHONY: env demo test test-fast lint clean
+
+env: $(READY)
+
+$(READY): setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,weights]'
+	@touch $(READY)
+
+demo: env
+	@test -d demo-data || $(BIN)/oaa data demo demo-data
+	@rm -rf runs/demo
+	$(BIN)/torchrun --nproc-per-node $(DEMO_RANKS) -m dist_oaa classify \
+	  --config configs/demo/classify.yaml
+	@echo "pictures: runs/demo/pictures/attention.png and runs/demo/pictures/evolution.png"
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-fast: env
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+clean:
+	rm -rf .venv demo-data runs build *.egg-info

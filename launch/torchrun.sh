@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# One node, all its GPUs (or N processes on its CPU):
+#
+#   launch/torchrun.sh classify --config configs/voc12/oaa_resnet50.yaml
+#   PROCESSES=2 launch/torchrun.sh classify --config configs/demo/classify.yaml
+#
+# After a stop, the same command with --resume goes on from the last checkpoint.
+set -euo pipefail
+processes=${PROCESSES:-$(python3 -c 'import torch; print(torch.cuda.device_count() or 1)')}
+exec torchrun --standalone --nproc-per-node "$processes" \
+  --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 \
+  -m dist_oaa "$@"

@@ -1,0 +1,40 @@
+"""Fixtures that all tests share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Callable[[str], Path]:
+    """The folder of a real data set by name; skips, with the reason, where it is absent."""
+    base = Path(os.environ.get("OAA_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+    def find(name: str) -> Path:
+        if not (base / name).is_dir():
+            pytest.skip(f"no real images: {base / name} is absent (set OAA_TEST_DATA)")
+        return base / name
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory) -> Path:
+    """24 drawn scenes in VOC layout."""
+    from dist_oaa.data.demo import generate
+
+    folder = tmp_path_factory.mktemp("data") / "demo"
+    generate(str(folder), images=24, seed=3, size=96)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks():
+    """Fails a test that leaves a process group behind."""
+    yield
+    assert not torch.distributed.is_initialized(), "the test left its process group open"

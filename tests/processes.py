@@ -1,0 +1,86 @@
+"""Real processes for tests: a command with a time limit that never leaves anything running."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def environment() -> dict[str, str]:
+    """A quiet environment with one thread a process and the package on the path."""
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return env | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "80",
+    }
+
+
+def torchrun(ranks: int, *arguments: str) -> list[str]:
+    """The command line of a run of `dist_oaa` on several processes of this machine."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launcher, "--nproc-per-node", str(ranks), *arguments]
+
+
+def alone(*arguments: str) -> list[str]:
+    """The command line of a run as a world of one."""
+    return [sys.executable, "-m", "dist_oaa", *arguments]
+
+
+class Running:
+    """A started command, in a process group of its own, with its output in a file."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.log = log
+        with open(log, "wb") as file:
+            self.process = subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+                cwd=log.parent,
+                start_new_session=True,
+            )
+
+    def text(self) -> str:
+        """Everything printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Waits for a condition; fails when it does not come true or the command ends first."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, f"ended too early:\n{self.text()}"
+            assert time.monotonic() < deadline, f"waited {seconds} s in vain:\n{self.text()}"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL to the launcher and all its workers at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def wait(self, seconds: float) -> int:
+        """The exit code; on a time-out everything is killed and the test fails."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"hung for {seconds} s:\n{self.text()}") from None
+
+
+def run(command: Sequence[str], log: Path, seconds: float = 120) -> tuple[int, str]:
+    """Runs a command to its end; returns exit code and output."""
+    started = Running(command, log)
+    return started.wait(seconds), started.text()
+
+
+def workers_of(parent: int) -> list[int]:
+    """Process ids of the direct children."""
+    path = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(pid) for pid in path.read_text().split()]

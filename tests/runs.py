@@ -1,0 +1,73 @@
+"""Small classify runs for tests, and what they leave behind."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dist_oaa.runtime.checkpoint import load_checkpoint
+from dist_oaa.store.facade import StoreReader
+
+
+def settings(data: Path, run_dir: Path, **changes: object) -> list[str]:
+    """`classify` with a network small enough for a fraction of a second a step."""
+    values = {
+        "run_dir": run_dir,
+        "data.root": data,
+        "data.split": "trainval",
+        "data.resize": "square",
+        "data.size": 64,
+        "data.workers": 0,
+        "model.backbone": "test_efficientnet",
+        "model.weights": "none",
+        "model.head_channels": 16,
+        "optim.batch_size": 6,
+        "optim.epochs": 2,
+        "optim.lr": 0.05,
+        "accumulate.map_size": 16,
+        "accumulate.gate": "none",
+        "accumulate.start_epoch": 0,
+        "store.shards": 6,
+        "evaluate.images": 6,
+        "evaluate.gallery": 2,
+        "runtime.device": "cpu",
+        "runtime.timeout_s": 60,
+        "runtime.log_every": 1,
+    } | {key.replace("__", "."): value for key, value in changes.items()}
+    return ["classify", *(str(x) for k, v in values.items() for x in (f"--{k}", v))]
+
+
+def maps_of(run_dir: Path) -> dict[tuple[str, int], tuple]:
+    """Every pair's map, last attention and counters, as bytes and numbers, by name and class."""
+    return {
+        (name, class_): (
+            record.map_SS.tobytes(),
+            record.last_SS.tobytes(),
+            record.accepted,
+            record.fallback,
+        )
+        for name, class_, record in StoreReader(run_dir).records()
+    }
+
+
+def weights_of(run_dir: Path) -> dict[str, np.ndarray]:
+    """The published weights and optimiser tensors."""
+    checkpoint = load_checkpoint(run_dir / "checkpoints")
+    tensors = {f"model.{k}": v.numpy() for k, v in checkpoint.model.items()}
+    for index, entries in checkpoint.optimizer["state"].items():
+        for key, value in entries.items():
+            if hasattr(value, "numpy"):
+                tensors[f"optimizer.{index}.{key}"] = value.numpy()
+    return tensors
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Maps of both kinds, counters, weights and optimiser state agree to the last bit."""
+    maps, others = maps_of(one), maps_of(other)
+    assert maps.keys() == others.keys()
+    assert len(maps) > 0
+    different = [key for key in maps if maps[key] != others[key]]
+    assert not different, f"{len(different)} of {len(maps)} pairs differ: {different[:3]}"
+    weights, other_weights = weights_of(one), weights_of(other)
+    assert weights.keys() == other_weights.keys()
+    for key, value in weights.items():
+        assert value.tobytes() == other_weights[key].tobytes(), f"{key} differs"
