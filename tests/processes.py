@@ -19,6 +19,7 @@ def environment() -> dict[str, str]:
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
         "COLUMNS": "80",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
 
 
@@ -36,15 +37,15 @@ def alone(*arguments: str) -> list[str]:
 class Running:
     """A started command, in a process group of its own, with its output in a file."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, **variables: str) -> None:
         self.log = log
         with open(log, "wb") as file:
             self.process = subprocess.Popen(
                 command,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=environment(),
-                cwd=log.parent,
+                env=environment() | variables,
+                cwd=REPOSITORY,
                 start_new_session=True,
             )
 

@@ -20,6 +20,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from dist_oaa.config.errors import Interrupted, RunError
+from dist_oaa.config.model import OptimConfig
 from dist_oaa.config.run import CheckpointConfig
 from dist_oaa.runtime.checkpoint import Checkpoint, save_checkpoint
 from dist_oaa.runtime.distributed import World
@@ -70,6 +71,45 @@ class Stage(Protocol):
 
 
 @dataclass
+class Trainable:
+    """A network with its optimiser."""
+
+    model: torch.nn.Module
+    """The bare network, on the device; its state is saved."""
+    wrapped: torch.nn.Module
+    """The same network as it is called: compiled, under DDP."""
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run is."""
+
+    steps_per_epoch: int
+    total_steps: int
+    micro_batches: int
+    """Parts into which a rank splits its share of a step."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that are begun; the last one may be cut short."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+    @property
+    def last_pass(self) -> int:
+        """First of the epochs that hold the last pass over all images."""
+        return max(0, self.total_steps - self.steps_per_epoch) // self.steps_per_epoch
+
+    @classmethod
+    def of(cls, config: OptimConfig, images: int) -> "Plan":
+        """The plan for a number of images."""
+        steps_per_epoch = -(-images // config.batch_size)
+        total = config.epochs * steps_per_epoch
+        return cls(steps_per_epoch, min(total, config.max_steps or total), config.accumulate)
+
+
+@dataclass
 class Position:
     """Where a run stands; all that resuming needs beside weights and maps."""
 
@@ -93,15 +133,8 @@ class Loop:
 
     world: World
     stage: Stage
-    model: torch.nn.Module
-    """The bare network, whose state is saved."""
-    wrapped: torch.nn.Module
-    """The same network as it is called: compiled, under DDP."""
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    steps_per_epoch: int
-    total_steps: int
-    micro_batches: int
+    trainable: Trainable
+    plan: Plan
     run_dir: Path
     checkpoints: CheckpointConfig
     stop: StopFlag
@@ -119,7 +152,7 @@ class Loop:
             UserError: when a stage's check or a commit fails.
         """
         metrics: dict[str, float] = {}
-        self.reporter.start(self.total_steps, self.position.step)
+        self.reporter.start(self.plan.total_steps, self.position.step)
         try:
             while not self._finished():
                 self._train_epoch()
@@ -131,14 +164,15 @@ class Loop:
     def _finished(self) -> bool:
         # An epoch whose last step is done still has to be measured and closed.
         started = self.position.step_in_epoch > 0
-        return self.position.step >= self.total_steps and not started
+        return self.position.step >= self.plan.total_steps and not started
 
     def _steps_left(self) -> int:
-        in_epoch = self.steps_per_epoch - self.position.step_in_epoch
-        return min(in_epoch, self.total_steps - self.position.step)
+        in_epoch = self.plan.steps_per_epoch - self.position.step_in_epoch
+        return min(in_epoch, self.plan.total_steps - self.position.step)
 
     def _train_epoch(self) -> None:
         left = self._steps_left()
+        self.reporter.restart_clock()
         if left:
             at = self.position
             for batch in self.stage.batches(at.epoch, at.step_in_epoch):
@@ -163,7 +197,7 @@ class Loop:
             self.world.raise_first(problem)
         if bad:
             at.skipped += [s for part in self.world.gather(batch.bad) for s in part]
-        rate = self.stage.before_step(at.step, self.total_steps)
+        rate = self.stage.before_step(at.step, self.plan.total_steps)
         sums = self._forward_backward(batch, images)
         if images:
             self._apply()
@@ -180,12 +214,12 @@ class Loop:
     def _forward_backward(self, batch: MicroBatches, images: int) -> list[float]:
         """Gradients of the mean loss over the step's images; returns the sums over all ranks."""
         weight = self.world.size / max(1, images)
-        parts = batch.split(self.micro_batches)
+        parts = batch.split(self.plan.micro_batches)
         sums = np.zeros(2 + len(self.stage.counters))
         for number, part in enumerate(parts):
             with self._gradients_travel(number == len(parts) - 1):
                 loss_sum, counts = self.stage.forward(part, self.position.epoch)
-                self.scaler.scale(loss_sum * weight).backward()
+                self.trainable.scaler.scale(loss_sum * weight).backward()
             sums += [len(part), float(loss_sum.detach()), *counts]
         broken = not math.isfinite(sums[1])
         totals = self.world.sum(np.append(np.nan_to_num(sums), float(broken)))
@@ -194,9 +228,9 @@ class Loop:
         return totals[:-1].tolist()
 
     def _gradients_travel(self, now: bool) -> contextlib.AbstractContextManager:
-        if now or not isinstance(self.wrapped, DistributedDataParallel):
+        if now or not isinstance(self.trainable.wrapped, DistributedDataParallel):
             return contextlib.nullcontext()
-        return self.wrapped.no_sync()
+        return self.trainable.wrapped.no_sync()
 
     def _refuse(self, batch: MicroBatches, broken: bool) -> None:
         at = self.position
@@ -210,9 +244,9 @@ class Loop:
         )
 
     def _apply(self) -> None:
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.trainable.scaler.step(self.trainable.optimizer)
+        self.trainable.scaler.update()
+        self.trainable.optimizer.zero_grad(set_to_none=True)
 
     def _close_epoch(self) -> dict[str, float]:
         at = self.position
@@ -243,9 +277,15 @@ class Loop:
         at = self.position
         generation = at.generation + 1
         self.world.agree(lambda: self.stage.commit(generation))
-        state = asdict(at) | {"generation": generation, "scaler": self.scaler.state_dict()}
+        state = asdict(at) | {
+            "generation": generation,
+            "scaler": self.trainable.scaler.state_dict(),
+        }
         checkpoint = Checkpoint(
-            self.model.state_dict(), self.optimizer.state_dict(), state, generation
+            self.trainable.model.state_dict(),
+            self.trainable.optimizer.state_dict(),
+            state,
+            generation,
         )
         # The generation makes the name unique: a published checkpoint is never overwritten.
         folder, name = self.run_dir / "checkpoints", f"step-{at.step:08d}-g{generation:06d}"

@@ -21,16 +21,18 @@ class Reporter:
         self._plain = not self.console.is_terminal
         self._log_every = log_every
         self._progress: Progress | None = None
-        self._images, self._since = 0, time.monotonic()
+        self._total, self._last = 0, 0
+        self.restart_clock()
 
     def say(self, text: str) -> None:
         """Prints a line, above the bar where there is one."""
-        self.console.print(text, soft_wrap=True)
+        # A terminal wraps between words; a log keeps one entry a line.
+        self.console.print(text, soft_wrap=self._plain)
 
     def start(self, total: int, done: int) -> None:
         """Begins to count towards `total` optimiser steps, of which some are done."""
-        self._total = total
-        self._images, self._since = 0, time.monotonic()
+        self._total, self._last = total, done
+        self.restart_clock()
         if self._plain or self.console.quiet:
             return
         self._progress = Progress(
@@ -44,6 +46,11 @@ class Reporter:
         )
         self._task = self._progress.add_task("", total=total, completed=done, status="")
         self._progress.start()
+
+    def restart_clock(self) -> None:
+        """Leaves what happened since the last step (measuring) out of the rate."""
+        self._since = time.monotonic()
+        self._images = 0
 
     def step(self, epoch: int, step: int, images: int, values: Mapping[str, float]) -> None:
         """Reports a finished optimiser step.
@@ -63,11 +70,13 @@ class Reporter:
             )
         elif self._plain and (step % self._log_every == 0 or step == self._total):
             self.say(f"epoch {epoch + 1} step {step}/{self._total} {status}{self._eta(step)}")
-            self._images, self._since, self._last = 0, time.monotonic(), step
+            self._last = step
+            self.restart_clock()
 
     def _eta(self, step: int) -> str:
-        steps = step - getattr(self, "_last", 0)
-        seconds = (time.monotonic() - self._since) / max(1, steps) * (self._total - step)
+        seconds = (
+            (time.monotonic() - self._since) / max(1, step - self._last) * (self._total - step)
+        )
         return f" eta {int(seconds // 60)}:{int(seconds % 60):02d}"
 
     def stop(self) -> None:

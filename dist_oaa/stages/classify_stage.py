@@ -20,10 +20,10 @@ from dist_oaa.models.classifier import valid_cells
 from dist_oaa.models.losses import multilabel_loss_B
 from dist_oaa.models.optimisation import learning_rate, set_learning_rate
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position
-from dist_oaa.stages.training import Trainable
+from dist_oaa.runtime.loop import Position, Trainable
+from dist_oaa.stages.training import autocast
 
-Measure = Callable[[Position], dict[str, float]]
+Measure = Callable[["ClassifyStage", Position], dict[str, float]]
 
 
 class ClassifyStage:
@@ -31,7 +31,7 @@ class ClassifyStage:
 
     Args:
         measure: called after each epoch, on all ranks; its numbers are logged.
-        last_pass: first epoch of the final pass over the images, where the fallback applies.
+        last_pass: first epoch of the last pass over the images, where the fallback applies.
     """
 
     counters = ("pairs", "accepted", "fallback", "broken")
@@ -82,7 +82,7 @@ class ClassifyStage:
         extent_B2 = batch.extent_B2.to(device, non_blocking=True)
         labels_BC = batch.labels_BC.to(device, non_blocking=True)
         images_B3HW = self.images(batch, extent_B2)
-        with self.trainable.autocast(self.config.optim, device):
+        with autocast(self.config.optim, device):
             logits_BC, cam_BCHW = self.trainable.wrapped(images_B3HW, extent_B2)
         loss = multilabel_loss_B(logits_BC, labels_BC).sum()
         seen = Observation(
@@ -154,7 +154,7 @@ class ClassifyStage:
             "broken_maps": totals["broken"],
             "skipped_images": float(len(position.skipped)),
         }
-        return metrics | self.measure(position)
+        return metrics | self.measure(self, position)
 
     def commit(self, generation: int) -> None:
         """Makes the changed maps of this rank durable."""

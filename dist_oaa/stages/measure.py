@@ -29,6 +29,7 @@ from dist_oaa.labels.recipe import pseudo_label
 from dist_oaa.models.classifier import valid_cells
 from dist_oaa.runtime.distributed import World
 from dist_oaa.stages.classify_stage import ClassifyStage
+from dist_oaa.stages.training import autocast
 
 KINDS = ("cam", "cumulative")
 
@@ -192,7 +193,7 @@ class Measurer:
         device, model = self.world.device, stage.trainable.model
         extent_B2 = batch.extent_B2.to(device)
         images_B3HW = stage.images(batch, extent_B2)
-        with stage.trainable.autocast(self.config.optim, device):
+        with autocast(self.config.optim, device):
             logits_BC, cam_BCHW = model(images_B3HW, extent_B2)
         pairs = stage.accumulator.pairs(batch.index_B, batch.labels_BC).to(device)
         cells_B2 = valid_cells(extent_B2, images_B3HW.shape[-2:], cam_BCHW.shape[-2:])

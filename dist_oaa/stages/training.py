@@ -1,7 +1,6 @@
 """What all training stages share: a network made ready to train, and a position to go on from."""
 
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,26 +11,15 @@ from dist_oaa.config.model import OptimConfig
 from dist_oaa.models.optimisation import build_optimizer
 from dist_oaa.runtime.checkpoint import Checkpoint, load_checkpoint
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position
+from dist_oaa.runtime.loop import Position, Trainable
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass
-class Trainable:
-    """A network with its optimiser."""
-
-    model: torch.nn.Module
-    """The bare network, on the device."""
-    wrapped: torch.nn.Module
-    """As it is called: compiled, under DDP."""
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-
-    def autocast(self, config: OptimConfig, device: torch.device) -> torch.autocast:
-        """The precision of the forward pass."""
-        dtype = AUTOCAST.get(config.precision)
-        return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+def autocast(config: OptimConfig, device: torch.device) -> torch.autocast:
+    """The precision of the forward pass."""
+    dtype = AUTOCAST.get(config.precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def make_trainable(model: torch.nn.Module, config: OptimConfig, world: World) -> Trainable:

@@ -1,0 +1,144 @@
+"""What `oaa classify` says and shows of its figures."""
+
+from dist_oaa.config.classify import ClassifyConfig
+from dist_oaa.data.sample import ImageSet
+from dist_oaa.evaluation.table import quality_table
+from dist_oaa.runtime.distributed import World
+from dist_oaa.runtime.loop import Position
+from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.stages.measure import Measurement
+from dist_oaa.stages.training import machine
+
+
+def per_class_metrics(found: Measurement, class_names: tuple[str, ...]) -> dict[str, float]:
+    """Recall and noise of each class that occurs, for metrics.jsonl."""
+    return {
+        f"per_class/{kind}/{measure}/{class_names[c]}": value
+        for kind, classes in found.per_class.items()
+        for c, values in classes.items()
+        for measure, value in zip(("recall", "noise"), values, strict=True)
+    }
+
+
+def per_class_table(found: Measurement, class_names: tuple[str, ...]) -> str:
+    """The same as a Markdown table, for TensorBoard."""
+    lines = [
+        "| class | CAM recall | CAM noise | cumulative recall | cumulative noise |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for c in sorted(found.per_class.get("cam", {})):
+        cells = [*found.per_class["cam"][c], *found.per_class["cumulative"][c]]
+        lines.append(f"| {class_names[c]} | " + " | ".join(f"{100 * v:.1f}" for v in cells) + " |")
+    return "\n".join(lines)
+
+
+def announce(
+    reporter: Reporter,
+    config: ClassifyConfig,
+    world: World,
+    image_set: ImageSet,
+    weights: str,
+    changes: list[str],
+    position: Position,
+) -> None:
+    """Says what is about to run."""
+    pairs = sum(len(sample.classes) for sample in image_set.samples)
+    reporter.say(
+        f"{len(image_set)} images, {len(image_set.class_names)} classes, {pairs} pairs "
+        f"(labels: {image_set.label_source})"
+    )
+    reporter.say(f"{config.model.backbone}: {weights}")
+    reporter.say(f"{machine(world)}; run directory {config.run_dir}")
+    if config.store.shards % world.size:
+        reporter.say(
+            f"note: {config.store.shards} shards on {world.size} processes: some own one more "
+            "than others and do more work; a multiple of the processes balances them"
+        )
+    if config.resume:
+        reporter.say(f"resuming after {position.step} steps, in epoch {position.epoch + 1}")
+    for change in changes:
+        reporter.say(f"changed since the run began: {change}")
+
+
+def conclude(
+    reporter: Reporter,
+    config: ClassifyConfig,
+    image_set: ImageSet,
+    position: Position,
+    metrics: dict[str, float],
+    tracker: Tracker | None,
+) -> None:
+    """Prints the result and how it was supervised; enters the run in TensorBoard's comparison."""
+    if not metrics:
+        reporter.say(f"{config.run_dir} is complete: {position.epoch} epochs were done before")
+        return
+    for sentence in position.skipped[:10]:
+        reporter.say(f"skipped: {sentence}")
+    reporter.say(
+        f"pairs accepted: {percent(metrics['accept_rate'])} in the last epoch, "
+        f"{percent(metrics['coverage'])} at least once; {percent(metrics['fallback'])} fell back"
+    )
+    reporter.say(f"classifier mAP {percent(metrics['classifier/map'])} on these training images")
+    if "cam/recall" in metrics:
+        rows = {
+            "CAM (final classifier)": table_row(metrics, "cam"),
+            f"cumulative ({config.accumulate.fusion})": table_row(metrics, "cumulative"),
+        }
+        reporter.console.print(quality_table(rows, title="attention quality, %"))
+    for line in supervision(config, image_set):
+        reporter.say(line)
+    reporter.say(f"maps: {config.run_dir}/store")
+    reporter.say(f"pictures: {config.run_dir}/pictures")
+    reporter.say(f"curves: tensorboard --logdir {config.run_dir}")
+    if tracker is not None:
+        figures = {k: v for k, v in metrics.items() if not k.startswith("per_class/")}
+        tracker.hparams(compared_settings(config), figures)
+
+
+def percent(fraction: float) -> str:
+    """A share as people read it."""
+    return f"{100 * fraction:.0f} %"
+
+
+def compared_settings(config: ClassifyConfig) -> dict[str, object]:
+    """The settings by which TensorBoard compares runs."""
+    return {
+        "backbone": config.model.backbone,
+        "output_stride": config.model.output_stride,
+        "size": config.data.size,
+        "lr": config.optim.lr,
+        "epochs": config.optim.epochs,
+        "batch_size": config.optim.batch_size,
+        "gate": config.accumulate.gate,
+        "fusion": config.accumulate.fusion,
+        "start_epoch": config.accumulate.start_epoch,
+        "map_size": config.accumulate.map_size,
+    }
+
+
+def table_row(metrics: dict[str, float], kind: str) -> dict[str, float]:
+    """One kind of map as a row of the quality table."""
+    names = {
+        "recall": "recall",
+        "noise": "noise",
+        "seed_miou": "seed_miou",
+        "seed_threshold": "seed_threshold",
+        "label_miou": "labels_miou",
+    }
+    return {
+        column: metrics[f"{kind}/{name}"]
+        for name, column in names.items()
+        if f"{kind}/{name}" in metrics
+    }
+
+
+def supervision(config: ClassifyConfig, image_set: ImageSet) -> list[str]:
+    """The audit lines: all that the figures owe to anything but the images."""
+    saliency = config.evaluate.saliency_dir
+    used = f"{saliency} (for the label figures only)" if saliency else "none"
+    return [
+        f"supervision: image-level labels from {image_set.label_source}; CRF none",
+        f"  trunk weights {config.model.weights}; saliency {used}",
+        "  masks were read for these figures only, and to choose the seed threshold",
+    ]
