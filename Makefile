@@ -20,7 +20,7 @@ $(READY): setup.py constraints.txt
 demo: env
 	@test -d demo-data || $(BIN)/oaa data demo demo-data
 	@rm -rf runs/demo
-	$(BIN)/torchrun --nproc-per-node $(DEMO_RANKS) -m dist_oaa classify \
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(DEMO_RANKS) -m dist_oaa classify \
 	  --config configs/demo/classify.yaml
 	@echo "pictures: runs/demo/pictures/attention.png and runs/demo/pictures/evolution.png"
 

@@ -12,6 +12,7 @@
 # run_dir must lie on storage that all nodes see. Where that is a network file system, give the
 # shards a local disk: --store.local_dir /scratch/oaa
 set -euo pipefail
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # each rank sets its own threads; this quiets torchrun
 : "${NODES:?set NODES to the number of nodes}" "${HEAD:?set HEAD to the meeting node}"
 processes=${PROCESSES:-$(python3 -c 'import torch; print(torch.cuda.device_count() or 1)')}
 exec torchrun --nnodes "$NODES" --nproc-per-node "$processes" \

@@ -6,6 +6,7 @@
 #
 # After a stop, the same command with --resume goes on from the last checkpoint.
 set -euo pipefail
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # each rank sets its own threads; this quiets torchrun
 processes=${PROCESSES:-$(python3 -c 'import torch; print(torch.cuda.device_count() or 1)')}
 exec torchrun --standalone --nproc-per-node "$processes" \
   --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 \

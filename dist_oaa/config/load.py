@@ -43,6 +43,8 @@ def parse_config(config_class: type[Config], prog: str, argv: Sequence[str]) -> 
         prog=prog,
         usage=f"{prog} [--config FILE] [--key value ...]",
         exit_on_error=False,
+        # `--optim.warmup 5` shall be an unknown key, not a guess at the one that begins so.
+        allow_abbrev=False,
         description=config_class.__doc__,
     )
     parser.add_argument("--config", action="config", help="YAML file of settings; later keys win")
@@ -54,7 +56,11 @@ def parse_config(config_class: type[Config], prog: str, argv: Sequence[str]) -> 
         with redirect_stderr(swallowed), warnings.catch_warnings():
             # Its deprecation notices concern this project's maintainers, not its users.
             warnings.simplefilter("ignore", DeprecationWarning)
-            namespace = parser.instantiate(parser.parse_args(argv))
+            parsed = parser.parse_args(argv)
+            empty = [key for key in keys if parsed.get(key, key) is None]
+            if empty:  # `root:` with nothing after it
+                raise UserError(f"{empty[0]} in {_origin(empty[0], argv)} has no value")
+            namespace = parser.instantiate(parsed)
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise UserError(explain(str(error), keys, argv)) from error
     fields = {f.name: getattr(namespace, f.name) for f in dataclasses.fields(config_class)}
@@ -79,7 +85,7 @@ def dotted_keys(config_class: type, prefix: str = "") -> dict[str, Any]:
 def complete_flags(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
     """Lets a boolean setting stand alone: `--resume` means `--resume true`."""
     completed = []
-    for arg, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for arg, following in zip(argv, [*argv[1:], "--"], strict=False):
         completed.append(arg)
         if arg.removeprefix("--") in flags and arg.startswith("--") and following.startswith("--"):
             completed.append("true")
@@ -103,16 +109,22 @@ def explain(message: str, keys: Iterable[str], argv: Sequence[str]) -> str:
     if match and match["key"] == "config":
         return f"--config: {match['rest']}"
     if match:
-        key, rest = match["key"], match["rest"]
+        key, rest, origin = match["key"], match["rest"], _origin(match["key"], argv)
         expected = re.match(r"Expected an? (?P<type>.*)\. Got value: (?P<value>.*)", rest)
-        if expected:
-            article = "" if expected["type"].startswith("one of") else "a value of type "
-            rest = f"is {expected['value']!r}, expected {article}{expected['type']}"
-        return f"{key} in {_origin(key, argv)}: {rest}"
+        if not expected:
+            return f"{key} in {origin}: {rest}"
+        kind = expected["type"]
+        kind = kind if kind.startswith("one of") else f"a value of type {kind}"
+        return f"{key} is {expected['value']!r} in {origin}, expected {kind}"
     match = re.match(r"Problems parsing config: (?P<rest>.*)", message)
     if match:
         rest = match["rest"].replace('"<unicode string>", ', "")
         return f"{_origin('config', argv)} is no valid YAML: {rest}"
+    if message.startswith("Unexpected config:") or "must be a mapping" in message:
+        return f"{_origin('config', argv)} holds no settings, expected lines of `key: value`"
+    match = re.match(r"[\w.]+", message)
+    if match and match[0] in keys:  # a range that a dataclass refused
+        return f"{message} (in {_origin(match[0], argv)})"
     return message
 
 

@@ -4,7 +4,9 @@ Legend: B images of the batch; 3HW padded input in pixels; C classes; 23 geometr
 2 (height, width).
 """
 
+import atexit
 import signal
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -132,11 +134,11 @@ class BatchLoader:
         seed: int,
         pin: bool = False,
     ) -> None:
-        self._batches: list[list[tuple[int, int]]] = []
+        self._plan = _Plan()
         workers = config.workers
         self._loader = DataLoader(
             PreparedImages(image_set, config, multiple, seed),
-            batch_sampler=_Planned(self),
+            batch_sampler=self._plan,
             collate_fn=Collate(image_set),
             num_workers=workers,
             worker_init_fn=_start_worker,
@@ -145,6 +147,8 @@ class BatchLoader:
             persistent_workers=workers > 0,
             pin_memory=pin,
         )
+        if workers:
+            atexit.register(_close, weakref.ref(self))
 
     def load(self, batches: Sequence[np.ndarray], epoch: int) -> Iterator[Batch]:
         """Yields one Batch for each array of image indices, empty ones included.
@@ -152,31 +156,35 @@ class BatchLoader:
         Args:
             epoch: epoch whose augmentation applies, or MEASURE for none.
         """
-        self._batches = [[(int(i), epoch) for i in batch] for batch in batches]
+        self._plan.batches = [[(int(i), epoch) for i in batch] for batch in batches]
         yield from self._loader
 
     def close(self) -> None:
-        """Ends the worker processes.
-
-        Without it the interpreter's exit would send them SIGTERM, which they ignore, and wait.
-        """
+        """Ends the worker processes; a program that forgets to is not held up at its exit."""
         iterator = self._loader._iterator
         if iterator is not None and self._loader.num_workers:
             iterator._shutdown_workers()
         self._loader._iterator = None
 
 
-class _Planned:
-    """A batch sampler whose plan the loader replaces for each epoch."""
+class _Plan:
+    """A batch sampler whose batches the loader replaces for each epoch."""
 
-    def __init__(self, owner: BatchLoader) -> None:
-        self._owner = owner
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int]]] = []
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self._owner._batches)
+        return iter(self.batches)
 
     def __len__(self) -> int:
-        return len(self._owner._batches)
+        return len(self.batches)
+
+
+def _close(reference: weakref.ref) -> None:
+    # The interpreter's exit would send the workers SIGTERM, which they ignore, and wait for ever.
+    loader = reference()
+    if loader is not None:
+        loader.close()
 
 
 def _start_worker(_: int) -> None:

@@ -70,6 +70,10 @@ class Tracker:
         """Shows a text or a table in TensorBoard."""
         self._writer.add_text(tag, markdown, step)
 
+    def charts(self, layout: Mapping[str, Mapping[str, list]]) -> None:
+        """Arranges TensorBoard's custom scalars: {category: {title: ["Multiline", tags]}}."""
+        self._writer.add_custom_scalars(layout)
+
     def hparams(self, settings: Mapping[str, object], metrics: Mapping[str, float]) -> None:
         """Enters the run in TensorBoard's comparison of hyperparameters."""
         flat = {

@@ -25,7 +25,7 @@ from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import prepare_run_dir
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
 from dist_oaa.runtime.tracking import Tracker
-from dist_oaa.stages.classify_report import announce, conclude
+from dist_oaa.stages.classify_report import CHARTS, announce, conclude
 from dist_oaa.stages.classify_stage import ClassifyStage
 from dist_oaa.stages.epoch_end import EpochEnd
 from dist_oaa.stages.measure import Measurer, measured_images
@@ -77,6 +77,7 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
         tracker = None
         if world.is_first:
             tracker = Tracker(run_dir, "classify", position.step if config.resume else None)
+            tracker.charts(CHARTS)
             stack.enter_context(closing(tracker))
         pin = world.device.type == "cuda"
         loader = BatchLoader(image_set, config.data, model.trunk.stride, config.seed, pin)

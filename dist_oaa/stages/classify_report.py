@@ -10,6 +10,24 @@ from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.measure import Measurement
 from dist_oaa.stages.training import machine
 
+COMPARED = ("/recall", "/noise", "/seed_miou", "/label_miou", "classifier/map")
+
+# TensorBoard's "custom scalars": the CAM and the cumulative maps in one chart each.
+CHARTS = {
+    "attention": {
+        title: ["Multiline", [f"cam/{name}", f"cumulative/{name}"]]
+        for title, name in (
+            ("recall per epoch", "recall"),
+            ("noise per epoch", "noise"),
+            ("seed mIoU (threshold tuned on masks)", "seed_miou"),
+        )
+    },
+    "training": {
+        "loss": ["Multiline", ["train/loss", "train/epoch_loss"]],
+        "pairs": ["Multiline", ["accept_rate", "pairs/coverage", "pairs/fallback"]],
+    },
+}
+
 
 def per_class_metrics(found: Measurement, class_names: tuple[str, ...]) -> dict[str, float]:
     """Recall and noise of each class that occurs, for metrics.jsonl."""
@@ -75,9 +93,11 @@ def conclude(
         return
     for sentence in position.skipped[:10]:
         reporter.say(f"skipped: {sentence}")
+    rate, once, fallen = (
+        percent(metrics[name]) for name in ("accept_rate", "pairs/coverage", "pairs/fallback")
+    )
     reporter.say(
-        f"pairs accepted: {percent(metrics['accept_rate'])} in the last epoch, "
-        f"{percent(metrics['coverage'])} at least once; {percent(metrics['fallback'])} fell back"
+        f"pairs accepted: {rate} in the last epoch, {once} at least once; {fallen} fell back"
     )
     reporter.say(f"classifier mAP {percent(metrics['classifier/map'])} on these training images")
     if "cam/recall" in metrics:
@@ -92,7 +112,7 @@ def conclude(
     reporter.say(f"pictures: {config.run_dir}/pictures")
     reporter.say(f"curves: tensorboard --logdir {config.run_dir}")
     if tracker is not None:
-        figures = {k: v for k, v in metrics.items() if not k.startswith("per_class/")}
+        figures = {k: v for k, v in metrics.items() if k.endswith(COMPARED)}
         tracker.hparams(compared_settings(config), figures)
 
 

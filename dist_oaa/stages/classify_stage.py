@@ -149,10 +149,10 @@ class ClassifyStage:
         metrics = {
             "train/epoch_loss": totals["loss"] / max(1, totals["images"]),
             "accept_rate": totals["accepted"] / max(1, totals["pairs"]),
-            "coverage": covered / pairs,
-            "fallback": fallen / pairs,
-            "broken_maps": totals["broken"],
-            "skipped_images": float(len(position.skipped)),
+            "pairs/coverage": covered / pairs,
+            "pairs/fallback": fallen / pairs,
+            "pairs/broken": totals["broken"],
+            "train/skipped_images": float(len(position.skipped)),
         }
         return metrics | self.measure(self, position)
 

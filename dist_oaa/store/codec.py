@@ -1,11 +1,14 @@
 """One record of a shard: the cumulative map, the last attention and the counters of one pair.
 
-    generation u64 | row u32 | accepted u32 | flags u32 | crc32 u32 | M bytes | A bytes
+    generation u64 | row u32 | accepted u32 | flags u32 | crc u32 | head crc u32 | M bytes | A bytes
 
 little-endian. Map and attention share a record because they always change together; with
-41 x 41 uint8 maps it takes 3,386 bytes, which fits the single 4 KiB page that LMDB gives to a
-value of that size. The checksum covers everything but itself, so that a damaged or misplaced
-record is noticed.
+41 x 41 uint8 maps it takes 3,390 bytes, which fits the single 4 KiB page that LMDB gives to a
+value of that size.
+
+`crc` is the CRC-32 of both maps, `head crc` that of the header before it, so that every bit is
+covered. The header has its own, since opening a shard trusts the generations of all records but
+reads no maps: a damaged generation must not pass for an older or an unpublished record.
 """
 
 import struct
@@ -14,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-HEADER = struct.Struct("<QIIII")
+HEADER = struct.Struct("<QIIIII")
+CHECKED = HEADER.size - 4  # bytes that the header's own checksum covers
 FALLBACK = 1
 
 
@@ -34,13 +38,18 @@ class DamagedRecordError(ValueError):
     """A record whose size or checksum does not fit."""
 
 
+def record_size(size: int, dtype: np.dtype) -> int:
+    """Bytes of a record with maps of size x size cells."""
+    return HEADER.size + 2 * size * size * dtype.itemsize
+
+
 def encode(record: Record) -> bytes:
     """The bytes of a record."""
-    flags = FALLBACK if record.fallback else 0
     payload = record.map_SS.tobytes() + record.last_SS.tobytes()
-    head = HEADER.pack(record.generation, record.row, record.accepted, flags, 0)
-    crc = zlib.crc32(payload, zlib.crc32(head))
-    return head[:-4] + struct.pack("<I", crc) + payload
+    flags = FALLBACK if record.fallback else 0
+    crc = zlib.crc32(payload)
+    head = HEADER.pack(record.generation, record.row, record.accepted, flags, crc, 0)[:CHECKED]
+    return head + struct.pack("<I", zlib.crc32(head)) + payload
 
 
 def decode(data: bytes, size: int, dtype: np.dtype) -> Record:
@@ -49,17 +58,28 @@ def decode(data: bytes, size: int, dtype: np.dtype) -> Record:
     Raises:
         DamagedRecordError: with a short reason.
     """
-    cells = size * size * dtype.itemsize
-    if len(data) != HEADER.size + 2 * cells:
-        raise DamagedRecordError(f"{len(data)} bytes, expected {HEADER.size + 2 * cells}")
-    generation, row, accepted, flags, crc = HEADER.unpack_from(data)
-    head = data[: HEADER.size - 4] + b"\0\0\0\0"
-    if zlib.crc32(data[HEADER.size :], zlib.crc32(head)) != crc:
-        raise DamagedRecordError("checksum does not match")
+    if len(data) != record_size(size, dtype):
+        raise DamagedRecordError(f"{len(data)} bytes, expected {record_size(size, dtype)}")
+    generation, row, accepted, flags, crc = _header(data)
+    if zlib.crc32(memoryview(data)[HEADER.size :]) != crc:
+        raise DamagedRecordError("checksum of the maps does not match")
     maps = np.frombuffer(data, dtype, offset=HEADER.size).reshape(2, size, size)
     return Record(generation, row, accepted, bool(flags & FALLBACK), maps[0], maps[1])
 
 
-def peek_generation(data: bytes) -> int:
-    """The generation of a record, without checking the rest."""
-    return HEADER.unpack_from(data)[0]
+def peek(data: bytes | memoryview) -> tuple[int, int]:
+    """Generation and row of a record, whose maps are not looked at.
+
+    Raises:
+        DamagedRecordError: when the header is damaged.
+    """
+    return _header(data)[:2]
+
+
+def _header(data: bytes | memoryview) -> tuple[int, ...]:
+    if len(data) < HEADER.size:
+        raise DamagedRecordError(f"{len(data)} bytes are less than a header")
+    *fields, head_crc = HEADER.unpack_from(data)
+    if zlib.crc32(memoryview(data)[:CHECKED]) != head_crc:
+        raise DamagedRecordError("checksum of the header does not match")
+    return tuple(fields)

@@ -8,8 +8,11 @@ A store inside a run directory is published together with the weights, by the on
 checkpoints/latest.json; its `generation` there says which maps belong to that checkpoint.
 """
 
+import contextlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from dist_oaa.store.codec import Record
 from dist_oaa.store.lease import Lease, is_held
 from dist_oaa.store.manifest import MANIFEST, Manifest
 from dist_oaa.store.ownership import owned_shards
-from dist_oaa.store.shard import Shard
+from dist_oaa.store.shard import DATA, Shard
 
 
 def shard_name(index: int) -> str:
@@ -101,10 +104,15 @@ class StoreWriter:
         if self._local is not None:
             # The local copy may be another attempt's: the shared one is the truth.
             live = self._local / shard_name(index)
-            live.mkdir(parents=True, exist_ok=True)
-            (live / "data.mdb").unlink(missing_ok=True)
-            if (folder / "data.mdb").exists():
-                (live / "data.mdb").write_bytes((folder / "data.mdb").read_bytes())
+            try:
+                live.mkdir(parents=True, exist_ok=True)
+                (live / DATA).unlink(missing_ok=True)
+                if (folder / DATA).exists():
+                    shutil.copyfile(folder / DATA, live / DATA)
+            except OSError as error:
+                raise UserError(
+                    f"store.local_dir: {live} cannot be written: {error.strerror}"
+                ) from error
             folder = live
         return _open_shard(folder, self.manifest, index, generation, writable=True)
 
@@ -185,7 +193,7 @@ class StoreReader:
         folder: a store, or a run directory that holds one.
 
     Raises:
-        UserError: when there is no store, it is incomplete, or a run is writing it.
+        UserError: when there is no store, or a run is writing it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -198,43 +206,61 @@ class StoreReader:
                 raise UserError(
                     f"{folder} is being written by a run; read it when the run has ended"
                 )
-        self.generation = self._published()
 
-    def _published(self) -> int:
+    @cached_property
+    def published(self) -> int | None:
+        """The generation that the run's latest checkpoint names; None for a store alone.
+
+        Raises:
+            UserError: when latest.json is damaged.
+        """
         latest = self.folder.parent / "checkpoints" / "latest.json"
-        if latest.exists():
+        if not latest.exists():
+            return None
+        try:
             return int(json.loads(latest.read_bytes())["generation"])
-        # A store alone: the newest generation that every shard has reached.
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{latest} is damaged: {error!r}") from error
+
+    @cached_property
+    def generation(self) -> int:
+        """The published generation; for a store alone, the newest that every shard has reached.
+
+        Raises:
+            UserError: when latest.json, or a shard of a store alone, is damaged.
+        """
+        if self.published is not None:
+            return self.published
         reached = []
         for index in range(self.manifest.shards):
-            shard = self._shard(index, generation=0)
-            reached.append(shard.committed)
-            shard.close()
+            with contextlib.closing(self.shard(index, generation=0)) as shard:
+                reached.append(shard.committed)
         return min(reached)
 
-    def _shard(self, index: int, generation: int) -> Shard:
+    def shard(self, index: int, generation: int | None = None) -> Shard:
+        """Opens a shard for reading, as of the published generation; the caller closes it.
+
+        Raises:
+            UserError: when it is missing or damaged.
+        """
         folder = self.folder / shard_name(index)
+        generation = self.generation if generation is None else generation
         return _open_shard(folder, self.manifest, index, generation, writable=False)
 
-    def records(self) -> Iterator[tuple[str, int, Record]]:
+    def records(self, shards: Iterable[int] | None = None) -> Iterator[tuple[str, int, Record]]:
         """(image name, class index, record) of every pair that has one, shard after shard.
+
+        Args:
+            shards: numbers of the shards to read, all when left out.
 
         Raises:
             UserError: when a shard or record is missing or damaged.
         """
-        manifest = self.manifest
-        for index in range(manifest.shards):
-            owners = [
-                (manifest.image_ids[i], c)
-                for i in np.flatnonzero(manifest.shard_N == index).tolist()
-                for c in manifest.classes[i]
-            ]
-            shard = self._shard(index, self.generation)
-            try:
+        for index in range(self.manifest.shards) if shards is None else shards:
+            owners = self.manifest.pairs_of_shard(index)
+            with contextlib.closing(self.shard(index)) as shard:
                 for record in shard.read():
                     yield *owners[record.row], record
-            finally:
-                shard.close()
 
 
 def _open_shard(

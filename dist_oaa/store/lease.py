@@ -4,6 +4,7 @@ An advisory lock (flock) on a small file: the kernel drops it when its holder di
 dies, so a lease never has to be broken by hand.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -23,8 +24,11 @@ class Lease:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -39,9 +43,11 @@ class Lease:
                 f"{path}: this file system has no file locks ({error.strerror}); "
                 "put run_dir on one that has"
             ) from error
-        os.ftruncate(self._file, 0)
         note = {"host": socket.gethostname(), "pid": os.getpid()}
-        os.pwrite(self._file, json.dumps(note).encode(), 0)
+        # The note only serves the sentence above; a full disk shows when maps are written.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, json.dumps(note).encode(), 0)
 
     def release(self) -> None:
         """Gives the right back."""
@@ -62,9 +68,11 @@ def is_held(path: Path) -> bool:
         return False
     file = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        # Shared, so that two who look at once do not take each other for a writer.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        # Where there are no locks, nobody can hold one.
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
     finally:
         os.close(file)
     return False

@@ -17,6 +17,16 @@ from dist_oaa.store.ownership import assign_shards
 FORMAT = 1
 MANIFEST = "manifest.json"
 TABLE = "images.tsv"
+FIELDS = {
+    "store_id",
+    "map_size",
+    "dtype",
+    "fusion",
+    "shards",
+    "fingerprint",
+    "table_sha256",
+    "class_names",
+}
 
 
 @dataclass(frozen=True)
@@ -40,9 +50,9 @@ class Manifest:
 
     def __post_init__(self) -> None:
         # In name order, so that a store does not depend on the order of some list file.
-        assert list(self.image_ids) == sorted(self.image_ids), "image_ids must be sorted"
+        assert list(self.image_ids) == sorted(set(self.image_ids)), "image_ids must be sorted"
         for name in self.image_ids:
-            if any(c in name for c in "\t\n\r") or name.startswith("/") or ".." in name.split("/"):
+            if not is_storable(name):
                 raise UserError(
                     f"image name {name!r} cannot be kept in a store, expected a relative name "
                     "without tabs, line breaks or '..'"
@@ -73,6 +83,11 @@ class Manifest:
     def pairs(self) -> int:
         """Number of (image, target class) pairs."""
         return sum(len(c) for c in self.classes)
+
+    def pairs_of_shard(self, shard: int) -> list[tuple[str, int]]:
+        """(image name, class index) of each row of a shard."""
+        members = np.flatnonzero(self.shard_N == shard).tolist()
+        return [(self.image_ids[i], c) for i in members for c in self.classes[i]]
 
     def write(self, folder: Path) -> None:
         """Writes the table and then the manifest, each atomically.
@@ -114,13 +129,19 @@ class Manifest:
             table = (folder / TABLE).read_bytes()
         except FileNotFoundError as error:
             raise UserError(f"{folder} is no store: {error.filename} is missing") from error
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read as a store: {error.strerror}") from error
         except ValueError as error:
             raise UserError(f"{path} is damaged: {error}") from error
-        if fields.get("format") != FORMAT:
-            raise UserError(f"{path}: format is {fields.get('format')}, expected {FORMAT}")
+        have = fields.get("format") if isinstance(fields, dict) else None
+        if have != FORMAT:
+            raise UserError(f"{path}: format is {have}, expected {FORMAT}")
+        if not fields.keys() >= FIELDS:
+            raise UserError(f"{path} is damaged: it lacks {min(FIELDS - fields.keys())}")
         if hashlib.sha256(table).hexdigest() != fields["table_sha256"]:
             raise UserError(f"{folder / TABLE} does not match the checksum in {MANIFEST}")
-        rows = [line.split("\t") for line in table.decode().splitlines()]
+        # Not splitlines(), to which some characters of a name are line breaks.
+        rows = [line.split("\t") for line in table.decode().split("\n")[:-1]]
         return cls(
             map_size=fields["map_size"],
             dtype=fields["dtype"],
@@ -162,6 +183,13 @@ class Manifest:
                 f"{folder} was made for other images or labels ({len(self.image_ids)} images "
                 f"there, {len(expected.image_ids)} here); use the same data set or another run_dir"
             )
+
+
+def is_storable(name: str) -> bool:
+    """Whether a name is a relative path that fits a line of the UTF-8 table."""
+    if not name or name.startswith("/") or ".." in name.split("/"):
+        return False
+    return not any(c in name for c in "\t\n\r\0") and name.encode(errors="ignore").decode() == name
 
 
 def _difference(have: Manifest, want: Manifest) -> str:

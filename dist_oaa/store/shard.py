@@ -22,11 +22,14 @@ import numpy as np
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.files import sync_folder
-from dist_oaa.store.codec import DamagedRecordError, Record, decode, encode, peek_generation
+from dist_oaa.store.codec import DamagedRecordError, Record, decode, encode, peek, record_size
 
 META = b"meta"
 KEY = struct.Struct(">IB")  # row, slot: big-endian, so that LMDB's order is the rows' order
 PAGE = 4096
+DATA = "data.mdb"
+# Pages at the end of the file that a crash just after a commit may leave unwritten, see _pad.
+LOOSE_PAGES = 16
 
 
 def environment_size(rows: int, record_bytes: int) -> int:
@@ -47,11 +50,12 @@ class Shard:
         index: number of the shard, checked against what the environment says of itself.
         store_id: identity of the store, checked likewise.
         rows, map_size, dtype: layout, from the manifest.
-        writable: open as the owner; the folder is made when it is missing.
         generation: the published generation; newer records are unpublished leftovers.
+        writable: open as the owner; the folder is made when it is missing.
 
     Raises:
-        UserError: when the environment is missing, damaged or another store's.
+        UserError: when the environment is missing, damaged, behind `generation` or another
+            store's.
     """
 
     def __init__(
@@ -68,39 +72,82 @@ class Shard:
         self.folder, self.index, self.rows = folder, index, rows
         self.map_size, self.dtype = map_size, np.dtype(dtype)
         self._identity = {"store_id": store_id, "shard": index}
-        record_bytes = 24 + 2 * map_size * map_size * self.dtype.itemsize
-        if writable:
-            folder.mkdir(parents=True, exist_ok=True)
+        # generation of each slot, -1 where empty
+        self._slots_R2 = np.full((rows, 2), -1, dtype=np.int64)
+        if not (folder / DATA).exists() and (generation or not writable):
+            raise UserError(f"shard {folder} is missing")
         try:
+            if writable:
+                folder.mkdir(parents=True, exist_ok=True)
             self._env = lmdb.open(
                 str(folder),
-                map_size=environment_size(rows, record_bytes),
+                map_size=environment_size(rows, record_size(map_size, self.dtype)),
                 readonly=not writable,
                 lock=False,
                 readahead=False,
                 meminit=False,
             )
-            # generation of each slot, -1 where empty, and the slot that holds the live record
-            self._slots_R2 = np.full((rows, 2), -1, dtype=np.int64)
-            self._check_identity(new=writable and generation == 0)
+        except (lmdb.Error, OSError) as error:
+            raise UserError(f"shard {folder} cannot be opened: {error}") from error
+        try:
+            self._check_length(writable)
+            self._check_identity(generation, new=writable and generation == 0)
             self._scan(generation, writable)
         except lmdb.Error as error:
-            raise UserError(f"shard {folder} cannot be opened: {error}") from error
+            self.close()
+            raise UserError(f"shard {folder} is damaged: {error}") from error
+        except BaseException:
+            self.close()
+            raise
 
-    def _check_identity(self, new: bool) -> None:
+    def _missing_bytes(self) -> int:
+        length = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        return length - os.path.getsize(self.folder / DATA)
+
+    def _check_length(self, writable: bool) -> None:
+        """Refuses a truncated file: reading past its end would kill the process (SIGBUS)."""
+        missing = self._missing_bytes()
+        if missing > (LOOSE_PAGES * PAGE if writable else 0):
+            raise UserError(f"shard {self.folder} is truncated: {missing:,} bytes are missing")
+        if writable:
+            self._pad()
+
+    def _pad(self) -> None:
+        """Extends the file to the length that LMDB speaks of.
+
+        LMDB does not write pages that one transaction both took and freed, even at the end of
+        the file; without this, such a file could not be told from a truncated one.
+        """
+        missing = self._missing_bytes()
+        if missing > 0:
+            path = self.folder / DATA
+            os.truncate(path, path.stat().st_size + missing)
+
+    def _meta(self) -> dict:
         with self._env.begin() as txn:
             raw = txn.get(META)
-        if raw is None:
+        try:
+            return json.loads(bytes(raw)) if raw is not None else {}
+        except ValueError as error:
+            raise UserError(f"shard {self.folder} is damaged: {error}") from error
+
+    def _check_identity(self, generation: int, new: bool) -> None:
+        meta = self._meta()
+        if not meta:
             if not new:
                 raise UserError(f"shard {self.folder} is empty, expected a shard of a store")
             return
-        meta = json.loads(bytes(raw))
         for key, value in self._identity.items():
             if meta.get(key) != value:
                 raise UserError(
                     f"shard {self.folder} has {key} {meta.get(key)}, expected {value}: "
                     "it belongs to another store"
                 )
+        if meta["generation"] < generation:
+            raise UserError(
+                f"shard {self.folder} ends with generation {meta['generation']}, expected "
+                f"{generation} like the checkpoint: it is an older copy"
+            )
 
     def _scan(self, generation: int, writable: bool) -> None:
         """Learns which slot holds what, and forgets what was never published."""
@@ -110,24 +157,60 @@ class Shard:
                 if len(key) != KEY.size:
                     continue
                 row, slot = KEY.unpack(key)
-                if row >= self.rows:
-                    raise UserError(f"shard {self.folder} has row {row}, expected < {self.rows}")
-                written = peek_generation(value)
+                if row >= self.rows or slot > 1:
+                    raise UserError(
+                        f"shard {self.folder} has row {row} in slot {slot}, expected "
+                        f"{self.rows} rows with 2 slots"
+                    )
+                with self._damage_named(row):
+                    written, said = peek(value)
+                    _check_row(said, row)
                 if written > generation:
                     stale.append(bytes(key))
                 else:
                     self._slots_R2[row, slot] = written
-        if stale and writable:
+        if writable and self.committed > generation:
+            # The generation goes back too: together with shards that a next, interrupted commit
+            # did reach, this one would otherwise seem to have reached it.
             with self._env.begin(write=True) as txn:
                 for key in stale:
                     txn.delete(key)
+                txn.put(META, json.dumps(self._identity | {"generation": generation}).encode())
+            self._pad()
 
     @property
     def committed(self) -> int:
         """The newest generation that a commit reached, published or not; 0 when there is none."""
-        with self._env.begin() as txn:
-            raw = txn.get(META)
-        return json.loads(bytes(raw))["generation"] if raw is not None else 0
+        return self._meta().get("generation", 0)
+
+    @property
+    def live_rows(self) -> list[int]:
+        """Rows that were ever written, ascending."""
+        return np.flatnonzero(self._slots_R2.max(axis=1) >= 0).tolist()
+
+    def get(self, row: int) -> Record:
+        """The live record of a row of `live_rows`.
+
+        Raises:
+            UserError: when it is damaged.
+        """
+        key = KEY.pack(row, int(self._slots_R2[row].argmax()))
+        try:
+            with self._env.begin() as txn:
+                data = txn.get(key, default=b"")
+        except lmdb.Error as error:
+            raise UserError(f"shard {self.folder}, row {row} is damaged: {error}") from error
+        with self._damage_named(row):
+            record = decode(data, self.map_size, self.dtype)
+            _check_row(record.row, row)
+        return record
+
+    @contextlib.contextmanager
+    def _damage_named(self, row: int) -> Iterator[None]:
+        try:
+            yield
+        except DamagedRecordError as error:
+            raise UserError(f"shard {self.folder}, row {row} is damaged: {error}") from error
 
     def read(self) -> Iterator[Record]:
         """The live record of each row that was ever written, in row order.
@@ -135,24 +218,14 @@ class Shard:
         Raises:
             UserError: when a record is damaged.
         """
-        live_R = self._slots_R2.argmax(axis=1)
-        with self._env.begin() as txn:
-            for row in np.flatnonzero(self._slots_R2.max(axis=1) >= 0).tolist():
-                data = txn.get(KEY.pack(row, int(live_R[row])))
-                try:
-                    record = decode(data, self.map_size, self.dtype)
-                    if record.row != row:
-                        raise DamagedRecordError(f"it says it is row {record.row}")
-                except DamagedRecordError as error:
-                    raise UserError(
-                        f"shard {self.folder}, row {row} is damaged: {error}"
-                    ) from error
-                yield record
+        for row in self.live_rows:
+            yield self.get(row)
 
     def commit(self, generation: int, records: Iterable[Record]) -> int:
         """Makes records durable as one transaction; they become live for this object.
 
-        The previous live record of each row stays in its other slot.
+        The previous live record of each row stays in its other slot; it must be published before
+        a commit of a later generation overwrites it.
 
         Returns:
             the number of bytes of the records.
@@ -160,15 +233,20 @@ class Shard:
         Raises:
             OSError: when the disk is full or fails; nothing of the transaction is kept.
         """
-        target_R = 1 - self._slots_R2.argmax(axis=1)
-        target_R[self._slots_R2.max(axis=1) < 0] = 0
+        assert generation >= self._slots_R2.max(initial=0), "generations go up"
+        newest_R, live_R = self._slots_R2.max(axis=1), self._slots_R2.argmax(axis=1)
+        # A row that this generation has written before (its commit failed on another shard and
+        # is repeated) is overwritten in place: the other slot holds what is published.
+        target_R = np.where((newest_R >= 0) & (newest_R < generation), 1 - live_R, live_R)
         written: list[int] = []
         size = 0
 
         def items() -> Iterator[tuple[bytes, bytes]]:
             nonlocal size
             for record in records:
+                assert record.map_SS.dtype == record.last_SS.dtype == self.dtype
                 data = encode(record)
+                assert len(data) == record_size(self.map_size, self.dtype)
                 written.append(record.row)
                 size += len(data)
                 yield KEY.pack(record.row, int(target_R[record.row])), data
@@ -178,6 +256,7 @@ class Shard:
             with self._env.begin(write=True) as txn, txn.cursor() as cursor:
                 cursor.putmulti(items())
                 txn.put(META, meta)
+            self._pad()
         except lmdb.Error as error:
             raise OSError(f"shard {self.folder} cannot be written: {error}") from error
         self._slots_R2[written, target_R[written]] = generation
@@ -192,11 +271,11 @@ class Shard:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / ".data.mdb.tmp"
         try:
-            with open(self.folder / "data.mdb", "rb") as source, open(temporary, "wb") as target:
+            with open(self.folder / DATA, "rb") as source, open(temporary, "wb") as target:
                 shutil.copyfileobj(source, target, 8 << 20)
                 target.flush()
                 os.fsync(target.fileno())
-            os.replace(temporary, folder / "data.mdb")
+            os.replace(temporary, folder / DATA)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -206,3 +285,8 @@ class Shard:
         """Closes the environment."""
         with contextlib.suppress(lmdb.Error):
             self._env.close()
+
+
+def _check_row(said: int, row: int) -> None:
+    if said != row:
+        raise DamagedRecordError(f"it says it is row {said}")

@@ -85,7 +85,7 @@ def test_metrics_are_the_tensorboard_scalars(finished):
     assert [line["epoch"] for line in epochs] == [0, 1]
     assert {
         "cam/recall", "cam/noise", "cam/seed_miou", "cumulative/recall", "cumulative/noise",
-        "cumulative/seed_miou", "accept_rate", "classifier/map", "coverage",
+        "cumulative/seed_miou", "accept_rate", "classifier/map", "pairs/coverage",
     } <= epochs[-1].keys()  # fmt: skip
     events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"images": 0}).Reload()
     for name, value in epochs[-1].items():

@@ -210,6 +210,7 @@ def norms(model):
 def test_frozen_batch_norm_stays_frozen():
     model, _ = build_classifier(ModelConfig(**SMALL), 4, seed=0)
     assert len(norms(model)) == 34
+    assert not any(m.training for m in norms(model))
     before = [(m.running_mean.clone(), m.running_var.clone()) for m in norms(model)]
     assert model.train() is model
     assert model.training

@@ -90,6 +90,15 @@ def test_names_that_timm_flattens_are_matched(tmp_path, backbone):
         assert torch.equal(value, theirs[name.replace("_", ".").removeprefix("model.")]), name
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_plain_name_wins_over_a_prefixed_one(tmp_path, full_state, order):
+    averaged = {f"module.{n}": torch.zeros_like(v) for n, v in full_state.items()}
+    state = dict([*full_state.items(), *averaged.items()][::order])
+    trunk, report = loaded(write(tmp_path / "w.pth", state))
+    assert_same_tensors(trunk.body.state_dict(), full_state)
+    assert set(averaged) <= set(report.unused)
+
+
 def test_torchvision_names_load_into_vgg16_oaa(tmp_path):
     source = build_trunk(ModelConfig(backbone="vgg16_oaa", output_stride=8, out_index=2))
     state = {f"features.{n}": v for n, v in source.body.state_dict().items()}

@@ -1,0 +1,66 @@
+"""The run directory: nothing of an earlier run is overwritten, and changes are told."""
+
+import pytest
+
+from dist_oaa.config.errors import UserError
+from dist_oaa.runtime.checkpoint import LATEST
+from dist_oaa.runtime.rundir import CONFIG, prepare_run_dir
+
+SETTINGS = "seed: 0\nrun_dir: a\nresume: false\noptim:\n  lr: 0.1\n  epochs: 3\n"
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """A run directory with a checkpoint."""
+    run_dir = tmp_path / "run"
+    prepare_run_dir(run_dir, SETTINGS, resume=False)
+    (run_dir / "checkpoints").mkdir()
+    (run_dir / "checkpoints" / LATEST).write_text("{}")
+    return run_dir
+
+
+def test_a_new_run_saves_its_settings(tmp_path):
+    run_dir = tmp_path / "deep" / "run"
+    assert prepare_run_dir(run_dir, SETTINGS, resume=False) == []
+    assert (run_dir / CONFIG).read_text() == SETTINGS
+    assert [p.name for p in run_dir.iterdir()] == [CONFIG]
+
+
+def test_a_run_that_never_reached_a_checkpoint_may_start_again(tmp_path):
+    prepare_run_dir(tmp_path, SETTINGS, resume=False)
+    assert prepare_run_dir(tmp_path, "seed: 1\n", resume=False) == []
+    assert (tmp_path / CONFIG).read_text() == "seed: 1\n"
+
+
+def test_an_earlier_run_is_not_overwritten(earlier):
+    with pytest.raises(UserError, match=r"holds an earlier run.*--resume.*run_dir"):
+        prepare_run_dir(earlier, "seed: 1\n", resume=False)
+    assert (earlier / CONFIG).read_text() == SETTINGS
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path):
+    with pytest.raises(UserError, match=r"no complete checkpoint.*without --resume"):
+        prepare_run_dir(tmp_path / "run", SETTINGS, resume=True)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        prepare_run_dir(tmp_path / "run", SETTINGS, resume=True)
+
+
+def test_a_resumed_run_tells_what_has_changed(earlier):
+    changed = "seed: 0\nrun_dir: b\nresume: true\noptim:\n  lr: 0.2\n  milestones: [1]\n"
+    assert prepare_run_dir(earlier, changed, resume=True) == [
+        "optim.epochs: 3 -> None",
+        "optim.lr: 0.1 -> 0.2",
+        "optim.milestones: None -> [1]",
+    ]
+    assert (earlier / CONFIG).read_text() == changed
+    assert prepare_run_dir(earlier, changed, resume=True) == []
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for run_dir in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=f"run_dir {run_dir} cannot be written"):
+            prepare_run_dir(run_dir, SETTINGS, resume=False)
+    assert (tmp_path / "file").read_text() == "mine"
