@@ -48,7 +48,8 @@ def assert_close_to_oracle(bank: MapBank, rows: list[OracleRow], dtype: str) -> 
         for cell in row.undecided:
             decided[cell] = False
         for stored, expected in ((bank.maps_RSS, row.map), (bank.last_RSS, row.last)):
-            distance = (stored[number].double() / scale - torch.tensor(expected).double()).abs()
+            exact = torch.tensor(expected, dtype=torch.float64)
+            distance = (stored[number].double() / scale - exact).abs()
             assert (distance[decided] <= TOLERANCE[dtype]).all(), (number, distance.max())
         assert int(bank.accepted_R[number]) == row.accepted
         assert bool(bank.fallback_R[number]) == row.fallback

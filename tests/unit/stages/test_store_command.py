@@ -39,8 +39,14 @@ def test_help_fits_80_columns(monkeypatch, capsys, command):
         (["info"], "required: store"),
         (["info", "nowhere"], "nowhere is no store: nowhere/manifest.json is missing"),
         (["export", "a", "b", "--fromat", "png"], "the nearest valid key is format"),
-        (["export", "a", "b", "--format", "jpg"], "'jpg', expected one of 'png', 'npy'"),
-        (["import", "a", "b", "--map_size", "x"], "'x', expected a value of type int"),
+        (
+            ["export", "a", "b", "--format", "jpg"],
+            "format is 'jpg' in the command line, expected one of 'png', 'npy'",
+        ),
+        (
+            ["import", "a", "b", "--map_size", "x"],
+            "map_size is 'x' in the command line, expected a value of type int",
+        ),
     ],
 )
 def test_mistakes(monkeypatch, capsys, tmp_path, argv, sentence):
