@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from processes import run, torchrun
 from runs import maps_of
 

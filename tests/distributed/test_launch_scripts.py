@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from processes import REPOSITORY, Running
 from runs import assert_same_run, maps_of, settings
 

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from processes import Running, alone, environment, run, torchrun
-from runs import maps_of, settings
 
 from dist_oaa.cli import run as oaa
 from dist_oaa.config.errors import RunError, UserError
+from processes import Running, alone, environment, run, torchrun
+from runs import maps_of, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 

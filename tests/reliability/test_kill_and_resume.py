@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from processes import Running, run, torchrun, workers_of
 from runs import assert_same_run, settings
 

@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+
 from processes import Running, alone, torchrun
 from runs import assert_same_run, settings
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import GEOMETRIES, assert_same_bits, copy_bank
 
+from cases import GEOMETRIES, assert_same_bits, copy_bank
 from dist_oaa.attention.accumulator import AttentionAccumulator
 from dist_oaa.attention.batch import Observation, Rules
 from dist_oaa.config.errors import UserError
@@ -108,8 +108,9 @@ def test_commit_and_reopen_restores_the_bank(tmp_path, dtype):
     order = EpochOrder(manifest.shard_N, manifest.shards, seed=1)
     accumulator = AttentionAccumulator(StoreWriter(tmp_path, manifest, 1, 2, 0))
     for index_B in order.batches(0, BATCH, 1, 2):
-        accumulator.update(observe(accumulator, index_B, 0), Rules())
+        accumulator.update(observe(accumulator, index_B, 0), Rules(fallback=True))
     assert accumulator.bank.dirty_R.any()
+    assert 0 < accumulator.bank.fallback_R.sum() < accumulator.store.rows
     assert accumulator.commit(1) > 0
     committed = copy_bank(accumulator.bank)
     assert not committed.dirty_R.any()

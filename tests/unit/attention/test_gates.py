@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import gate_accepts
 
 from dist_oaa.attention.gates import GATES
+from oracle import gate_accepts
 
 NAN, INF = math.nan, math.inf
 

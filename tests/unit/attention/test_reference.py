@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from cases import cases, single
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import OracleRow, gate_accepts, update_row
 
+from cases import cases, single
 from dist_oaa.attention import reference
 from dist_oaa.attention.bank import DTYPES, MapBank, full_scale
 from dist_oaa.attention.batch import Rules
+from oracle import OracleRow, gate_accepts, update_row
 
 TOLERANCE = {"uint8": 1 / 255 + 1e-9, "float16": 1e-3, "float32": 1e-5}
 

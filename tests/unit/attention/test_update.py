@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import assert_same_bits, bits, cases, copy_bank, single
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cases import assert_same_bits, bits, cases, copy_bank, single
 from dist_oaa.attention.bank import DTYPES, MapBank
 from dist_oaa.attention.batch import Observation, Pairs, Rules
 from dist_oaa.attention.update import PATHS, update

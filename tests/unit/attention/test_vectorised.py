@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from cases import assert_same_bits, cases, copy_bank, observation, single
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cases import assert_same_bits, cases, copy_bank, observation, single
 from dist_oaa.attention import reference, vectorised
 from dist_oaa.attention.bank import DTYPES, MapBank
 from dist_oaa.attention.batch import Observation, Rules

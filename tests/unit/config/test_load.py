@@ -147,23 +147,25 @@ def test_a_key_like_no_other():
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "expected"),
+    ("key", "value", "shown", "expected"),
     [
-        ("optim.lr", "fast", "is 'fast', expected a value of type float"),
-        ("seed", "1.5", "is '1.5', expected a value of type int"),
-        ("resume", "maybe", "is 'maybe', expected a value of type bool"),
+        ("optim.lr", "fast", "'fast'", "a value of type float"),
+        ("seed", "1.5", "'1.5'", "a value of type int"),
+        ("resume", "maybe", "'maybe'", "a value of type bool"),
         (
             "accumulate.gate",
             "loose",
-            "is 'loose', expected one of 'strict', 'topk', 'prob', 'none'",
+            "'loose'",
+            "one of 'strict', 'topk', 'prob', 'none'",
         ),
     ],
 )
-def test_a_value_of_the_wrong_type(settings_file, key, value, expected):
-    assert refusal(f"--{key}", value) == f"{key} in the command line: {expected}"
+def test_a_value_of_the_wrong_type(settings_file, key, value, shown, expected):
+    sentence = f"{key} is {shown} in {{}}, expected {expected}"
+    assert refusal(f"--{key}", value) == sentence.format("the command line")
     outer, _, inner = key.rpartition(".")
     path = settings_file(f"{outer}: {{{inner}: {value}}}\n" if outer else f"{inner}: {value}\n")
-    assert refusal("--config", path) == f"{key} in {path}: {expected}"
+    assert refusal("--config", path) == sentence.format(path)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import io
 
 import numpy as np
 import pytest
-from data_trees import make_voc, write_image, write_mask, write_text
 from rich.console import Console
 
+from data_trees import make_voc, write_image, write_mask, write_text
 from dist_oaa.config.data import DataConfig
 from dist_oaa.data.check import check, check_command, print_report
 

@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from data_trees import write_text
 
+from data_trees import write_text
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.data.classes import (

@@ -4,9 +4,9 @@ import os
 
 import numpy as np
 import pytest
-from data_trees import annotation, write_image, write_mask, write_text
 from PIL import Image
 
+from data_trees import annotation, write_image, write_mask, write_text
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.data.download import voc2012

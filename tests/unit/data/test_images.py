@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from data_trees import write_image, write_mask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_trees import write_image, write_mask
 from dist_oaa.config.errors import UserError
 from dist_oaa.data.images import BadImageError, read_image, read_mask, read_size
 

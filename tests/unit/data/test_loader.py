@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_trees import write_image
 
+from data_trees import write_image
 from dist_oaa.config.data import AugmentConfig, DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.data.augment import prepare, stateless_rng

@@ -1,8 +1,8 @@
 """The choice of the layout, and what all layouts share."""
 
 import pytest
-from data_trees import make_voc, write_image, write_text
 
+from data_trees import make_voc, write_image, write_text
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.data.problems import CollectedProblems

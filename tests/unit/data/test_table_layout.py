@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from data_trees import write_image, write_mask, write_text
 
+from data_trees import write_image, write_mask, write_text
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.data.sources import open_image_set

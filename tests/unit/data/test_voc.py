@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_trees import annotation, make_voc, write_image, write_mask, write_text
 
+from data_trees import annotation, make_voc, write_image, write_mask, write_text
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.data.classes import VOC_CLASSES

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from store_builders import NAMES, make_manifest, random_rows
 
 from dist_oaa.store.compare import compare, diff
 from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
+from store_builders import NAMES, make_manifest, random_rows
 
 
 def write(folder, manifest, contents: dict) -> str:

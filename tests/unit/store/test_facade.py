@@ -11,6 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dist_oaa.config.errors import UserError
+from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
+from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.shard import Shard
 from store_builders import (
     by_row,
     fill,
@@ -21,11 +26,6 @@ from store_builders import (
     random_rows,
     state,
 )
-
-from dist_oaa.config.errors import UserError
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
-from dist_oaa.store.manifest import Manifest
-from dist_oaa.store.shard import Shard
 
 
 @pytest.fixture

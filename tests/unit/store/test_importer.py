@@ -5,13 +5,13 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from store_builders import NAMES, make_manifest, make_store, random_rows, state
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.fingerprint import labels_fingerprint
 from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.importer import import_folder, parse_name, read_classes
 from dist_oaa.store.interchange import export_store
+from store_builders import NAMES, make_manifest, make_store, random_rows, state
 
 
 def write_png(path, values) -> None:

@@ -7,12 +7,12 @@ import shutil
 
 import numpy as np
 import pytest
-from store_builders import fill, flip, make_manifest, make_store, publish, state
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.store import inspect
 from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.inspect import disk_size, info, verify
+from store_builders import fill, flip, make_manifest, make_store, publish, state
 
 
 def test_info_counts(tmp_path, capsys):

@@ -5,11 +5,11 @@ import csv
 import numpy as np
 import pytest
 from PIL import Image
-from store_builders import NAMES, make_manifest, make_store, random_rows, state
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.interchange import export_store
+from store_builders import NAMES, make_manifest, make_store, random_rows, state
 
 
 def table(folder) -> list[dict]:

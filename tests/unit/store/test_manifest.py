@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_builders import NAMES, make_manifest
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.store.manifest import Manifest, is_storable
+from store_builders import NAMES, make_manifest
 
 labels = st.dictionaries(
     st.text(min_size=1, max_size=5).filter(is_storable),

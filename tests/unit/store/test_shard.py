@@ -8,11 +8,11 @@ import shutil
 import lmdb
 import numpy as np
 import pytest
-from store_builders import content, flip
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.store.codec import Record, encode
 from dist_oaa.store.shard import Shard
+from store_builders import content, flip
 
 SIZE = 5
 
