@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from dist_oaa.config.errors import Interrupted, RunError, UserError
-from dist_oaa.config.load import nearest_key, print_error
+from dist_oaa.config.load import choose_command, print_error
 
 # command -> (module with `main(prog, argv) -> exit code`, one sentence). Imported when called:
 # `oaa --help` answers without loading torch.
@@ -37,20 +37,16 @@ def usage() -> str:
 
 def run(argv: Sequence[str]) -> int:
     """Runs one command and returns its exit code; errors are raised."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if argv else 2
-    if argv[0] in ("--version", "-V"):
+    if argv and argv[0] in ("--version", "-V"):
         from dist_oaa import __version__
 
         print(f"dist_oaa {__version__}")
         return 0
-    if argv[0] not in COMMANDS:
-        nearest = nearest_key(argv[0], list(COMMANDS))
-        hint = f"; did you mean {nearest}?" if nearest else f"; expected {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command {argv[0]!r}{hint}")
-    module = importlib.import_module(COMMANDS[argv[0]][0])
-    return module.main(f"oaa {argv[0]}", list(argv[1:])) or 0
+    command = choose_command("oaa", argv or ["--help"], COMMANDS, usage())
+    if command is None:
+        return 0 if argv else UserError.exit_code
+    module = importlib.import_module(COMMANDS[command][0])
+    return module.main(f"oaa {command}", list(argv[1:])) or 0
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -152,6 +152,25 @@ def dump_config(config: Any) -> str:
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, width=100)
 
 
+def choose_command(prog: str, argv: Sequence[str], names: Iterable[str], usage: str) -> str | None:
+    """The command that comes first in the arguments; None after printing the usage on request.
+
+    Raises:
+        UserError: when there is none of that name (the nearest is named) or none at all.
+    """
+    names = list(names)
+    if argv and argv[0] in ("-h", "--help"):
+        print(usage)
+        return None
+    if not argv:
+        raise UserError(f"{prog} needs a command, expected one of {', '.join(names)}")
+    if argv[0] not in names:
+        nearest = nearest_key(argv[0], names)
+        hint = f"; did you mean {nearest}?" if nearest else f"; expected {', '.join(names)}"
+        raise UserError(f"unknown command {prog} {argv[0]}{hint}")
+    return argv[0]
+
+
 def run_function(function: Any, prog: str, argv: Sequence[str]) -> Any:
     """Calls a function whose parameters come from the command line; required ones by position.
 

@@ -86,10 +86,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         UserError: when there is none or it is damaged.
     """
     try:
-        latest = json.loads((folder / LATEST).read_bytes())
+        place = folder / json.loads((folder / LATEST).read_bytes())["name"]
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no complete checkpoint to resume from") from error
-    place = folder / latest["name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / LATEST} is damaged: {error}") from error
     try:
         for file, expected in json.loads((place / "sha256.json").read_bytes()).items():
             if _sha256(place / file) != expected:

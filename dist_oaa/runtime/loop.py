@@ -261,7 +261,7 @@ class Loop:
     def _log_epoch(self, metrics: dict[str, float]) -> None:
         if self.tracker is not None:
             with named_disk_errors(f"{self.run_dir / 'metrics.jsonl'}"):
-                self.tracker.log(self.position.epoch - 1, self.position.step, metrics)
+                self.tracker.log(self.position.epoch - 1, self.position.step, metrics, True)
                 self.tracker.flush()
 
     def _stop(self) -> None:

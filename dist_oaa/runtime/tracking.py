@@ -23,18 +23,26 @@ class Tracker:
         stage: name of the stage, in every JSON line.
         resumed_step: optimiser steps of the checkpoint that the run continues from; later
             entries of an earlier attempt are dropped.
+        finished_epochs: epochs that this checkpoint has measured and closed. One written on a
+            signal, right after an epoch's last step, has not yet closed that epoch.
     """
 
-    def __init__(self, run_dir: Path, stage: str, resumed_step: int | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        stage: str,
+        resumed_step: int | None = None,
+        finished_epochs: int = 0,
+    ) -> None:
         self._stage = stage
         self._path = run_dir / "metrics.jsonl"
         if resumed_step is not None:
-            self._forget_after(resumed_step)
+            self._forget_after(resumed_step, finished_epochs)
         purge = None if resumed_step is None else resumed_step + 1
         self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge)
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
 
-    def _forget_after(self, step: int) -> None:
+    def _forget_after(self, step: int, finished_epochs: int) -> None:
         if not self._path.exists():
             return
         kept = []
@@ -43,17 +51,26 @@ class Tracker:
                 entry = json.loads(line)
             except ValueError:
                 continue  # the end of a line that a crash cut off
-            if entry["stage"] != self._stage or entry["step"] <= step:
+            past = entry["step"] <= step
+            if entry.get("closes_epoch") and entry["epoch"] >= finished_epochs:
+                past = False
+            if past or entry["stage"] != self._stage:
                 kept.append(line + "\n")
         write_atomic(self._path, "".join(kept).encode())
 
-    def log(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
+    def log(
+        self, epoch: int, step: int, metrics: Mapping[str, float], closes_epoch: bool = False
+    ) -> None:
         """Logs numbers as of `step` optimiser steps in `epoch` (counted from 0).
+
+        The line of an epoch's measurements carries `"closes_epoch": true`.
 
         A number that does not exist (NaN) is null in JSON and absent from TensorBoard. Names that
         begin with `per_class/` go to JSON alone: TensorBoard shows them as one table.
         """
         entry: dict[str, object] = {"stage": self._stage, "epoch": epoch, "step": step}
+        if closes_epoch:
+            entry["closes_epoch"] = True
         for name, value in metrics.items():
             exists = math.isfinite(value)
             entry[name] = value if exists else None

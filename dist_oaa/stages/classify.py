@@ -76,7 +76,8 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
         accumulator = world.agree(lambda: AttentionAccumulator(store, world.device))
         tracker = None
         if world.is_first:
-            tracker = Tracker(run_dir, "classify", position.step if config.resume else None)
+            resumed = position.step if config.resume else None
+            tracker = Tracker(run_dir, "classify", resumed, position.epoch)
             tracker.charts(CHARTS)
             stack.enter_context(closing(tracker))
         pin = world.device.type == "cuda"

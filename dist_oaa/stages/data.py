@@ -1,8 +1,7 @@
 """`oaa data check|demo|voc2012`: look at, generate or download a data set."""
 
 from dist_oaa.config.data import DataConfig
-from dist_oaa.config.errors import UserError
-from dist_oaa.config.load import nearest_key, parse_config, run_function
+from dist_oaa.config.load import choose_command, parse_config, run_function
 
 USAGE = """usage: oaa data COMMAND ...   (oaa data COMMAND --help lists its settings)
 
@@ -13,14 +12,10 @@ USAGE = """usage: oaa data COMMAND ...   (oaa data COMMAND --help lists its sett
 
 def main(prog: str, argv: list[str]) -> int:
     """Runs one of the commands; returns the exit code."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if argv else 2
-    if argv[0] not in COMMANDS:
-        nearest = nearest_key(argv[0], COMMANDS)
-        hint = f"; did you mean {nearest}?" if nearest else f"; expected {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command oaa data {argv[0]}{hint}")
-    return COMMANDS[argv[0]](f"{prog} {argv[0]}", argv[1:])
+    command = choose_command(prog, argv, COMMANDS, USAGE)
+    if command is None:
+        return 0
+    return COMMANDS[command](f"{prog} {command}", argv[1:])
 
 
 def check(prog: str, argv: list[str]) -> int:

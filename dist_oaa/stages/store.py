@@ -2,8 +2,7 @@
 
 import importlib
 
-from dist_oaa.config.errors import UserError
-from dist_oaa.config.load import nearest_key, run_function
+from dist_oaa.config.load import choose_command, run_function
 
 USAGE = """usage: oaa store COMMAND ...   (oaa store COMMAND --help lists its settings)
 
@@ -27,13 +26,9 @@ COMMANDS = {
 
 def main(prog: str, argv: list[str]) -> int:
     """Runs one of the commands; returns the exit code."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if argv else 2
-    if argv[0] not in COMMANDS:
-        nearest = nearest_key(argv[0], COMMANDS)
-        hint = f"; did you mean {nearest}?" if nearest else f"; expected {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command oaa store {argv[0]}{hint}")
-    module, function = COMMANDS[argv[0]]
+    command = choose_command(prog, argv, COMMANDS, USAGE)
+    if command is None:
+        return 0
+    module, function = COMMANDS[command]
     function = getattr(importlib.import_module(module), function)
-    return run_function(function, f"{prog} {argv[0]}", argv[1:])
+    return run_function(function, f"{prog} {command}", argv[1:])

@@ -45,7 +45,7 @@ def test_version(capsys, flag):
 def test_an_unknown_command(capsys, word, hint):
     code, out, err = run(capsys, word)
     assert (code, out) == (2, "")
-    assert err.startswith(f"oaa: error: unknown command '{word}'")
+    assert err.startswith(f"oaa: error: unknown command oaa {word};")
     assert hint in err
     assert err.count("\n") == 1
 

@@ -166,6 +166,14 @@ def test_every_damaged_byte_is_noticed(tmp_path):
         load_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b'{"name": 5}'])
+def test_a_damaged_pointer_is_noticed(tmp_path, content):
+    save_checkpoint(tmp_path, "step-1", tiny(1), keep=2)
+    (tmp_path / LATEST).write_bytes(content)
+    with pytest.raises(UserError, match=f"{LATEST} is damaged"):
+        load_checkpoint(tmp_path)
+
+
 def test_nothing_to_resume_from(tmp_path):
     with pytest.raises(UserError, match="no complete checkpoint"):
         load_checkpoint(tmp_path / "checkpoints")

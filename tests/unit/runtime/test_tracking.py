@@ -125,3 +125,15 @@ def test_pictures_texts_and_hyperparameters_reach_tensorboard(tmp_path):
     assert any("settings" in tag for tag in reader.Tags()["tensors"])
     assert reader.Scalars("hparam/cam/recall")[0].value == 0.5
     assert "hparam/none" not in reader.Tags()["scalars"]
+
+
+def test_an_epoch_that_the_checkpoint_had_not_closed_is_measured_anew(tmp_path):
+    """A signal's checkpoint after the last step of epoch 1; a crash after measuring that epoch."""
+    first = Tracker(tmp_path, "classify")
+    first.log(0, 4, {"recall": 0.1}, closes_epoch=True)
+    first.log(1, 8, {"train/loss": 0.5})
+    first.log(1, 8, {"recall": 0.2}, closes_epoch=True)
+    first.close()
+    Tracker(tmp_path, "classify", resumed_step=8, finished_epochs=1).close()
+    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(x["epoch"], x.get("closes_epoch", False)) for x in lines] == [(0, True), (1, False)]
