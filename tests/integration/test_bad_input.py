@@ -171,3 +171,35 @@ def test_too_many_processes(own_data, tmp_path):
     code, text = run([*command, "--store.shards", "2"], tmp_path / "log")
     assert code != 0
     assert text.count("3 processes were started, but store.shards is 2") == 1, text
+
+
+def test_saliency_maps_that_do_not_fit(own_data, tmp_path):
+    from PIL import Image
+
+    quick = {"optim.epochs": 1, "evaluate.saliency_dir": "saliency"}
+    refused(own_data, tmp_path / "none", "evaluate.saliency_dir .*saliency is no folder", **quick)
+    (own_data / "saliency").mkdir()
+    refused(own_data, tmp_path / "missing", "saliency map .*png is missing", **quick)
+    for name in list_of(own_data).read_text().split():
+        Image.new("L", (3, 3)).save(own_data / "saliency" / f"{name}.png")
+    refused(own_data, tmp_path / "small", r"has \(3, 3\) pixels", **quick)
+
+
+def test_a_mask_with_an_unknown_index(own_data, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    for path in (own_data / "SegmentationClass").iterdir():
+        with Image.open(path) as mask:
+            other = Image.fromarray(np.full_like(np.asarray(mask), 77), "P")
+        other.putpalette([0, 0, 0] * 256)
+        other.save(path)
+    refused(own_data, tmp_path / "run", "mask .*png: .*77", **{"optim.epochs": 1})
+
+
+def test_nothing_would_be_accumulated(own_data, tmp_path):
+    changes = {"optim.epochs": 1, "accumulate.start_epoch": 1}
+    refused(
+        own_data, tmp_path / "run", "accumulate.start_epoch is 1 .* run has 1 epochs", **changes
+    )
+    assert not (tmp_path / "run").exists()
