@@ -24,7 +24,7 @@ DEFAULT = (
 def table(run_dir: Path, names: tuple[str, ...]) -> str:
     """The table; fractions as percentages, a dash where a figure does not exist."""
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    epochs = [entry for entry in map(json.loads, lines) if entry.get("closes_epoch")]
+    epochs = [entry for entry in map(json.loads, lines) if any(n in entry for n in names)]
     names = tuple(n for n in names if any(n in entry for entry in epochs))
     rows = ["| epoch | " + " | ".join(names) + " |", "| ---: |" + " ---: |" * len(names)]
     for entry in epochs:

@@ -21,7 +21,7 @@ class Reporter:
         self._plain = not self.console.is_terminal
         self._log_every = log_every
         self._progress: Progress | None = None
-        self._total, self._last = 0, 0
+        self._total = 0
         self.restart_clock()
 
     def say(self, text: str) -> None:
@@ -31,7 +31,7 @@ class Reporter:
 
     def start(self, total: int, done: int) -> None:
         """Begins to count towards `total` optimiser steps, of which some are done."""
-        self._total, self._last = total, done
+        self._total = total
         self.restart_clock()
         if self._plain or self.console.quiet:
             return
@@ -50,7 +50,7 @@ class Reporter:
     def restart_clock(self) -> None:
         """Leaves what happened since the last step (measuring) out of the rate."""
         self._since = time.monotonic()
-        self._images = 0
+        self._images, self._steps = 0, 0
 
     def step(self, epoch: int, step: int, images: int, values: Mapping[str, float]) -> None:
         """Reports a finished optimiser step.
@@ -62,6 +62,7 @@ class Reporter:
             values: short names and their running values, such as loss and accept rate.
         """
         self._images += images
+        self._steps += 1
         rate = self._images / max(1e-9, time.monotonic() - self._since)
         status = " ".join(f"{k} {v:.3g}" for k, v in values.items()) + f" {rate:.1f} img/s"
         if self._progress is not None:
@@ -70,13 +71,11 @@ class Reporter:
             )
         elif self._plain and (step % self._log_every == 0 or step == self._total):
             self.say(f"epoch {epoch + 1} step {step}/{self._total} {status}{self._eta(step)}")
-            self._last = step
             self.restart_clock()
 
     def _eta(self, step: int) -> str:
-        seconds = (
-            (time.monotonic() - self._since) / max(1, step - self._last) * (self._total - step)
-        )
+        pace = (time.monotonic() - self._since) / self._steps
+        seconds = pace * (self._total - step)
         return f" eta {int(seconds // 60)}:{int(seconds % 60):02d}"
 
     def stop(self) -> None:
