@@ -11,31 +11,37 @@ from dist_oaa.runtime.files import write_atomic
 CONFIG = "config.yaml"
 
 
-def prepare_run_dir(run_dir: Path, config_yaml: str, resume: bool) -> list[str]:
-    """Makes the run directory and saves the resolved settings; called by one rank.
+def check_run_dir(run_dir: Path, resume: bool) -> None:
+    """Refuses a folder that the run must not begin in; changes nothing.
 
-    Returns:
-        for a resumed run, one line for each setting that differs from the run's beginning.
+    A run that was cut off before its first checkpoint may begin again in its folder.
 
     Raises:
-        UserError: when another run's results would be overwritten, there is nothing to resume,
-            or the folder cannot be written.
+        UserError: when another run's results would be overwritten, or there is nothing to resume.
     """
-    if resume:
-        if not (run_dir / "checkpoints" / LATEST).exists():
-            raise UserError(
-                f"{run_dir} holds no complete checkpoint to resume from; start it without --resume"
-            )
-        changes = _changes(run_dir / CONFIG, config_yaml)
-    else:
-        if (run_dir / "checkpoints").exists():
-            raise UserError(
-                f"{run_dir} holds an earlier run; continue it with --resume "
-                "or choose another run_dir"
-            )
-        changes = []
+    published = (run_dir / "checkpoints" / LATEST).exists()
+    if resume and not published:
+        raise UserError(
+            f"{run_dir} holds no complete checkpoint to resume from; start it without --resume"
+        )
+    if published and not resume:
+        raise UserError(
+            f"{run_dir} holds an earlier run; continue it with --resume or choose another run_dir"
+        )
+
+
+def save_settings(run_dir: Path, config_yaml: str) -> list[str]:
+    """Makes the run directory and saves the resolved settings, once nothing can refuse them.
+
+    Returns:
+        one line for each setting that differs from those saved there before.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        changes = _changes(run_dir / CONFIG, config_yaml)
         write_atomic(run_dir / CONFIG, config_yaml.encode())
     except OSError as error:
         raise UserError(f"run_dir {run_dir} cannot be written: {error.strerror}") from error

@@ -19,10 +19,11 @@ from dist_oaa.data.sample import ImageSet
 from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.data.sources import open_image_set
 from dist_oaa.models.classifier import build_classifier
+from dist_oaa.models.weights import WeightsReport
 from dist_oaa.runtime.distributed import World, open_world
-from dist_oaa.runtime.loop import Loop, Plan, Position
+from dist_oaa.runtime.loop import Loop, Plan, Position, Trainable
 from dist_oaa.runtime.progress import Reporter
-from dist_oaa.runtime.rundir import prepare_run_dir
+from dist_oaa.runtime.rundir import check_run_dir, save_settings
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.classify_report import CHARTS, announce, conclude
@@ -42,17 +43,30 @@ def main(prog: str, argv: list[str]) -> int:
     return 0
 
 
-def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, float]:
-    """Trains from the start, or from the last checkpoint, to the end.
+@dataclasses.dataclass
+class Prepared:
+    """All that is settled before the store is opened."""
 
-    Returns:
-        the measurements of the last epoch.
+    image_set: ImageSet
+    plan: Plan
+    measurer: Measurer
+    trainable: Trainable
+    weights: WeightsReport
+    manifest: Manifest
+    position: Position
+    generation: int
+    """The published generation of the store, 0 for a new one."""
+    changes: list[str]
+    """Settings that differ from the run's beginning, one line each."""
+
+
+def prepare(config: ClassifyConfig, world: World) -> Prepared:
+    """Checks everything that can be wrong, and only then makes the run directory.
 
     Raises:
-        UserError, RunError, Interrupted: see config/errors.py; the same on every rank.
+        UserError: the same on every rank.
     """
     run_dir = Path(config.run_dir)
-    reporter = Reporter(world.is_first, config.runtime.log_every)
     image_set = world.agree(lambda: in_name_order(open_image_set(config.data)))
     plan = Plan.of(config.optim, len(image_set))
     manifest = world.agree(lambda: manifest_of(image_set, config))
@@ -62,38 +76,64 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
     model, weights = world.agree(
         lambda: build_classifier(config.model, len(image_set.class_names), config.seed)
     )
-    saved = dump_config(dataclasses.replace(config, resume=False))
-    changes = world.only_first(lambda: prepare_run_dir(run_dir, saved, config.resume))
+    trainable = world.agree(lambda: make_trainable(model, config.optim, world))
+    world.only_first(lambda: check_run_dir(run_dir, config.resume))
     manifest = world.only_first(lambda: prepare_store(run_dir / "store", manifest, config.resume))
-
-    trainable, position, generation = make_trainable(model, config.optim, world), Position(), 0
+    position, generation = Position(), 0
     if config.resume:
         checkpoint, position = world.agree(lambda: restore(trainable, run_dir))
         generation = checkpoint.generation
+    saved = dump_config(dataclasses.replace(config, resume=False))
+    changes = world.only_first(lambda: save_settings(run_dir, saved))
+    return Prepared(
+        image_set, plan, measurer, trainable, weights, manifest, position, generation, changes
+    )
+
+
+def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, float]:
+    """Trains from the start, or from the last checkpoint, to the end.
+
+    Returns:
+        the measurements of the last epoch.
+
+    Raises:
+        UserError, RunError, Interrupted: see config/errors.py; the same on every rank.
+    """
+    ready = prepare(config, world)
+    run_dir, position = Path(config.run_dir), ready.position
+    reporter = Reporter(world.is_first, config.runtime.log_every)
     with ExitStack() as stack:
-        store = world.agree(lambda: open_store(config, world, manifest, generation))
+        store = world.agree(lambda: open_store(config, world, ready))
         stack.enter_context(closing(store))
         accumulator = world.agree(lambda: AttentionAccumulator(store, world.device))
         tracker = None
         if world.is_first:
-            resumed = position.step if config.resume else None
-            tracker = Tracker(run_dir, "classify", resumed, position.epoch)
+            # Also at the beginning: what an attempt without a checkpoint has logged is void.
+            tracker = Tracker(run_dir, "classify", position.step, position.epoch)
             tracker.charts(CHARTS)
             stack.enter_context(closing(tracker))
-        pin = world.device.type == "cuda"
-        loader = BatchLoader(image_set, config.data, model.trunk.stride, config.seed, pin)
+        pin, stride = world.device.type == "cuda", ready.trainable.model.trunk.stride
+        loader = BatchLoader(ready.image_set, config.data, stride, config.seed, pin)
         stack.enter_context(closing(loader))
-        order = EpochOrder(manifest.shard_N, manifest.shards, config.seed)
-        epoch_end = EpochEnd(config, world, image_set, plan, measurer, tracker)
+        order = EpochOrder(ready.manifest.shard_N, ready.manifest.shards, config.seed)
+        epoch_end = EpochEnd(config, world, ready.image_set, ready.plan, ready.measurer, tracker)
         stage = ClassifyStage(
-            config, world, trainable, loader, order, accumulator, epoch_end, plan.last_pass
+            config,
+            world,
+            ready.trainable,
+            loader,
+            order,
+            accumulator,
+            epoch_end,
+            ready.plan.last_pass,
         )
-        announce(reporter, config, world, image_set, weights.summary(), changes, position)
+        weights, changes = ready.weights.summary(), ready.changes
+        announce(reporter, config, world, ready.image_set, weights, changes, position)
         loop = Loop(
             world=world,
             stage=stage,
-            trainable=trainable,
-            plan=plan,
+            trainable=ready.trainable,
+            plan=ready.plan,
             run_dir=run_dir,
             checkpoints=config.checkpoint,
             stop=stop,
@@ -103,7 +143,7 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
             position=position,
         )
         metrics = loop.run()
-        conclude(reporter, config, image_set, position, metrics, tracker)
+        conclude(reporter, config, ready.image_set, position, metrics, tracker)
     return metrics
 
 
@@ -155,19 +195,11 @@ def check_plan(config: ClassifyConfig, plan: Plan, world: World) -> None:
         )
 
 
-def open_store(
-    config: ClassifyConfig, world: World, manifest: Manifest, generation: int
-) -> StoreWriter:
+def open_store(config: ClassifyConfig, world: World, ready: Prepared) -> StoreWriter:
     """The shards of this rank, open for writing.
 
     Raises:
         UserError: see StoreWriter.
     """
-    return StoreWriter(
-        Path(config.run_dir) / "store",
-        manifest,
-        world.rank,
-        world.size,
-        generation,
-        config.store.local_dir,
-    )
+    folder, local_dir = Path(config.run_dir) / "store", config.store.local_dir
+    return StoreWriter(folder, ready.manifest, world.rank, world.size, ready.generation, local_dir)

@@ -75,8 +75,8 @@ def announce(
         )
     if config.resume:
         reporter.say(f"resuming after {position.step} steps, in epoch {position.epoch + 1}")
-    for change in changes:
-        reporter.say(f"changed since the run began: {change}")
+        for change in changes:
+            reporter.say(f"changed since the run began: {change}")
 
 
 def conclude(

@@ -40,12 +40,8 @@ class Gallery:
             return
         (self._folder / "maps").mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            **{
-                f"{n}.{kind}": _bytes(m) for n, i in enumerate(images) for kind, m in i.maps.items()
-            },
-        )
+        maps = {f"{i.sample.id}.{kind}": _bytes(m) for i in images for kind, m in i.maps.items()}
+        np.savez_compressed(buffer, **maps)
         write_atomic(self._folder / "maps" / f"epoch-{epoch:04d}.npz", buffer.getvalue())
         for name, picture in (
             ("attention", self._attention(images)),
@@ -64,7 +60,8 @@ class Gallery:
                 shown.append(mask_colours(read_mask(image.sample.mask)))
             rows.append(shown)
             titles.append(self._title(image))
-        return grid(rows, titles, ["image", "CAM", "cumulative", "truth (not trained on)"])
+        columns = ["image", "CAM", "cumulative", "truth (not trained on)"]
+        return grid(rows, titles, columns[: max(map(len, rows))])
 
     def _evolution(self, images: list[ImageMaps], last_epoch: int) -> np.ndarray:
         epochs = self._epochs(last_epoch)
@@ -73,10 +70,11 @@ class Gallery:
             with np.load(self._folder / "maps" / f"epoch-{epoch:04d}.npz") as file:
                 kept[epoch] = {key: file[key] for key in file.files}
         rows = []
-        for n, image in enumerate(images):
+        for image in images:
             photo_HW3 = read_image(image.sample.path, self._pixel_limit)
-            maps = [kept[e][f"{n}.cumulative"][0] for e in epochs if f"{n}.cumulative" in kept[e]]
-            rows.append([overlay(photo_HW3, m_SS.astype(np.float32) / 255) for m_SS in maps])
+            # A resumed run may draw other images than it began with: they lack early maps.
+            maps = [kept[epoch].get(f"{image.sample.id}.cumulative") for epoch in epochs]
+            rows.append([_drawn(photo_HW3, maps_KSS) for maps_KSS in maps])
         return grid(rows, [self._title(i) for i in images], [f"epoch {e + 1}" for e in epochs])
 
     def _epochs(self, last_epoch: int) -> list[int]:
@@ -88,6 +86,10 @@ class Gallery:
 
     def _title(self, image: ImageMaps) -> str:
         return f"{self._names[image.sample.classes[0]]} {image.sample.id}"
+
+
+def _drawn(photo_HW3: np.ndarray, maps_KSS: np.ndarray | None) -> np.ndarray | None:
+    return None if maps_KSS is None else overlay(photo_HW3, maps_KSS[0].astype(np.float32) / 255)
 
 
 def _bytes(maps_KSS: np.ndarray) -> np.ndarray:

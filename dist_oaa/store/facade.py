@@ -33,16 +33,20 @@ def shard_name(index: int) -> str:
 def prepare_store(folder: Path, manifest: Manifest, resume: bool) -> Manifest:
     """Makes a new store's manifest, or checks an existing one; called by one rank.
 
+    A new run may take over a store that never reached a complete generation: one of a run that
+    was cut off before its first checkpoint.
+
     Returns:
         the manifest on disk.
 
     Raises:
-        UserError: when a store is there although the run starts anew, or was made otherwise.
+        UserError: when maps would be lost, the store was made otherwise or is being written, or
+            there is none to resume.
     """
     if (folder / MANIFEST).exists():
         existing = Manifest.read(folder)
         existing.check(manifest, folder)
-        if not resume:
+        if not resume and _is_complete(folder):
             raise UserError(
                 f"{folder} holds the maps of an earlier run; continue it with --resume "
                 "or choose another run_dir"
@@ -56,6 +60,13 @@ def prepare_store(folder: Path, manifest: Manifest, resume: bool) -> Manifest:
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
     return manifest
+
+
+def _is_complete(folder: Path) -> bool:
+    reader = StoreReader(folder)
+    if not all((folder / shard_name(i) / DATA).exists() for i in range(reader.manifest.shards)):
+        return False
+    return reader.generation > 0
 
 
 class StoreWriter:

@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -76,8 +75,8 @@ def test_what_it_leaves(finished):
     }
     assert len(weights_of(run_dir)) > 100
     maps = maps_of(run_dir)
-    assert len(maps) > 0
-    assert any(np.frombuffer(values[0], np.uint8).max() == 255 for values in maps.values())
+    assert len(maps) >= 12
+    assert all(accepted > 0 or fallback for _, _, accepted, fallback in maps.values())
 
 
 def test_metrics_are_the_tensorboard_scalars(finished):

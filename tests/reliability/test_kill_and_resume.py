@@ -75,3 +75,15 @@ def test_resume_of_a_finished_run_changes_nothing(demo_data, uninterrupted, tmp_
     assert code == 0, text
     assert "is complete" in text
     assert (uninterrupted / "metrics.jsonl").read_text() == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(demo_data, uninterrupted, tmp_path):
+    run_dir = tmp_path / "run"
+    victim = started(demo_data, run_dir, tmp_path / "first.log")
+    victim.wait_until(lambda: (run_dir / "store" / "manifest.json").exists(), 100)
+    victim.kill()
+    assert not (run_dir / "checkpoints" / "latest.json").exists()
+    again = started(demo_data, run_dir, tmp_path / "second.log")
+    assert again.wait(120) == 0, again.text()
+    assert_same_run(uninterrupted, run_dir)
+    assert epochs_logged(run_dir) == epochs_logged(uninterrupted)

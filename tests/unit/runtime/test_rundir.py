@@ -4,9 +4,15 @@ import pytest
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.checkpoint import LATEST
-from dist_oaa.runtime.rundir import CONFIG, prepare_run_dir
+from dist_oaa.runtime.rundir import CONFIG, check_run_dir, save_settings
 
 SETTINGS = "seed: 0\nrun_dir: a\nresume: false\noptim:\n  lr: 0.1\n  epochs: 3\n"
+
+
+def prepare_run_dir(run_dir, settings, resume):
+    """As a stage does it."""
+    check_run_dir(run_dir, resume)
+    return save_settings(run_dir, settings)
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def test_a_new_run_saves_its_settings(tmp_path):
 
 def test_a_run_that_never_reached_a_checkpoint_may_start_again(tmp_path):
     prepare_run_dir(tmp_path, SETTINGS, resume=False)
-    assert prepare_run_dir(tmp_path, "seed: 1\n", resume=False) == []
+    assert "seed: 0 -> 1" in prepare_run_dir(tmp_path, "seed: 1\n", resume=False)
     assert (tmp_path / CONFIG).read_text() == "seed: 1\n"
 
 

@@ -151,6 +151,14 @@ def test_prepare_store(tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
         prepare_store(tmp_path / "store", manifest, resume=True)
     made = prepare_store(tmp_path / "store", manifest, resume=False)
+    # Cut off before anything was committed, and with only some shards committed: begin again.
+    assert prepare_store(tmp_path / "store", make_manifest(), resume=False) == made
+    for rank in (0, 1):
+        writer = StoreWriter(tmp_path / "store", made, rank, world=2, generation=0)
+        fill(writer, 1, seed=rank)
+        writer.close()
+        if rank == 0:
+            assert prepare_store(tmp_path / "store", make_manifest(), resume=False) == made
     with pytest.raises(UserError, match="earlier run; continue it with --resume"):
         prepare_store(tmp_path / "store", make_manifest(), resume=False)
     assert prepare_store(tmp_path / "store", make_manifest(), resume=True) == made
