@@ -24,7 +24,7 @@ def check(prog: str, argv: list[str]) -> int:
 
     if argv and not argv[0].startswith("-"):
         argv = ["--root", *argv]
-    config = parse_config(DataConfig, prog, argv)
+    config = parse_config(DataConfig, f"{prog} ROOT", argv)
     return check_command(config)
 
 

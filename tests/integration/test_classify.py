@@ -174,3 +174,16 @@ def test_micro_batches_add_up_to_the_step(demo_data, tmp_path):
         losses[parts] = [line["train/loss"] for line in lines if "train/loss" in line]
     assert len(losses[1]) == 8
     assert losses[3] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_compiled_under_ddp_follows_eager(demo_data, tmp_path):
+    losses = {}
+    for compiled in ("false", "true"):
+        run_dir = tmp_path / compiled
+        arguments = settings(demo_data, run_dir, **{"optim.compile": compiled, "optim.epochs": 1})
+        code, text = run(torchrun(2, "-m", "dist_oaa", *arguments), tmp_path / "log", seconds=250)
+        assert code == 0, text
+        lines = [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        losses[compiled] = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert len(losses["true"]) == 4
+    assert losses["true"] == pytest.approx(losses["false"], rel=1e-3)
