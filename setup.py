@@ -19,8 +19,8 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["dist_oaa", "dist_oaa.*"]),
     install_requires=[
-        "torch>=2.9",
-        "torchvision>=0.24",
+        "torch>=2.14",
+        "torchvision>=0.29",
         "timm>=1.0",
         "numpy>=1.26",
         "lmdb>=1.6",

@@ -1,5 +1,6 @@
 """Real processes for tests: a command with a time limit that never leaves anything running."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -62,9 +63,14 @@ class Running:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """SIGKILL to the launcher and all its workers at once."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """SIGKILL to the launcher and all its descendants, as when a node loses power."""
+        os.kill(self.process.pid, signal.SIGSTOP)  # it must not react to its workers' end
+        family = descendants(self.process.pid)
+        for pid in [*family, self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
+        wait_until_gone(family, seconds=10)
 
     def wait(self, seconds: float) -> int:
         """The exit code; on a time-out everything is killed and the test fails."""
@@ -81,7 +87,31 @@ def run(command: Sequence[str], log: Path, seconds: float = 120) -> tuple[int, s
     return started.wait(seconds), started.text()
 
 
-def workers_of(parent: int) -> list[int]:
-    """Process ids of the direct children."""
-    path = Path(f"/proc/{parent}/task/{parent}/children")
-    return [int(pid) for pid in path.read_text().split()]
+def children(parent: int) -> list[int]:
+    """Process ids of the direct children; none when the process is gone."""
+    try:
+        tasks = list(Path(f"/proc/{parent}/task").iterdir())
+        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def descendants(parent: int) -> list[int]:
+    """Process ids of all children, their children, and so on (torchrun's are in other groups)."""
+    return [pid for child in children(parent) for pid in (child, *descendants(child))]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until_gone(pids: Sequence[int], seconds: float) -> None:
+    """Waits for processes to end; fails when some do not."""
+    deadline = time.monotonic() + seconds
+    while alive := [pid for pid in pids if is_running(pid)]:
+        assert time.monotonic() < deadline, f"still running after {seconds} s: {alive}"
+        time.sleep(0.02)

@@ -5,7 +5,10 @@ set a flag; the training loop lets all ranks agree on it, writes a checkpoint an
 A second Ctrl-C stops at once. torchrun passes SIGUSR1 on only with `--signals-to-handle`.
 """
 
+import ctypes
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,3 +36,21 @@ def stop_on_signals() -> Iterator[StopFlag]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its launcher dies, however that dies (Linux only).
+
+    torchrun's workers would otherwise train on as orphans after a SIGKILL of torchrun, and hold
+    the store's leases against the run that is started to replace them.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        # It died before the request was made.
+        os.kill(os.getpid(), signal.SIGKILL)

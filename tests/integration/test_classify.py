@@ -1,5 +1,6 @@
 """The main command, as the README gives it, on real photographs where there are any."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -99,6 +100,8 @@ def test_metrics_are_the_tensorboard_scalars(finished):
         last = events.Scalars(name)[-1]
         assert (last.step, last.value) == (epochs[-1]["step"], pytest.approx(value, rel=1e-6))
     assert {"attention", "evolution"} <= set(events.Tags()["images"])
+    compared = events.Scalars("hparam/cumulative/recall")[-1].value
+    assert compared == pytest.approx(epochs[-1]["cumulative/recall"], rel=1e-6)
 
 
 def test_every_setting_of_the_training_step_runs(demo_data, tmp_path):
@@ -187,3 +190,28 @@ def test_compiled_under_ddp_follows_eager(demo_data, tmp_path):
         losses[compiled] = [line["train/loss"] for line in lines if "train/loss" in line]
     assert len(losses["true"]) == 4
     assert losses["true"] == pytest.approx(losses["false"], rel=1e-3)
+
+
+def test_one_folder_per_class(demo_data, tmp_path):
+    """The plain layout: no lists, no masks, names with their folder."""
+    with open(demo_data / "labels.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            folder = tmp_path / "photos" / row["classes"].split()[0]
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(demo_data / "JPEGImages" / f"{row['image_id']}.jpg", folder)
+    oaa(settings(tmp_path / "photos", tmp_path / "run", **{"optim.epochs": 1}))
+    maps = maps_of(tmp_path / "run")
+    assert len(maps) == 24, "one class an image"
+    assert all("/" in name for name, _ in maps)
+    oaa(["store", "export", str(tmp_path / "run"), str(tmp_path / "maps")])
+    assert len(list((tmp_path / "maps").glob("*/*.png"))) == 24
+
+
+def test_a_table_of_paths(demo_data, tmp_path):
+    lines = ["path,classes"]
+    with open(demo_data / "labels.csv", newline="") as file:
+        lines += [f"JPEGImages/{r['image_id']}.jpg,{r['classes']}" for r in csv.DictReader(file)]
+    (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
+    table = {"data.table": tmp_path / "table.csv", "optim.epochs": 1}
+    oaa(settings(demo_data, tmp_path / "run", **table))
+    assert len(maps_of(tmp_path / "run")) > 24

@@ -3,12 +3,13 @@
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
-from processes import Running, run, torchrun, workers_of
+from processes import Running, children, descendants, run, torchrun, wait_until_gone
 from runs import assert_same_run, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
@@ -42,7 +43,9 @@ def uninterrupted(demo_data, tmp_path_factory) -> Path:
 def test_killed_run_resumes_bit_for_bit(seed, demo_data, uninterrupted, tmp_path):
     rng = random.Random(seed)
     run_dir = tmp_path / "run"
-    victim = started(demo_data, run_dir, tmp_path / "first.log")
+    # Once with the live shards on a disk that the restarted "node" does not have.
+    local = ("--store.local_dir", str(tmp_path / "local")) if seed == 3 else ()
+    victim = started(demo_data, run_dir, tmp_path / "first.log", *local)
     at_step = rng.randint(2, STEPS_PER_EPOCH * EPOCHS - 2)
     # The first checkpoint must be there, or there is nothing to resume.
     latest = run_dir / "checkpoints" / "latest.json"
@@ -54,12 +57,19 @@ def test_killed_run_resumes_bit_for_bit(seed, demo_data, uninterrupted, tmp_path
         victim.kill()
     else:
         # One rank alone: torchrun must notice and end the other.
-        os.kill(rng.choice(workers_of(victim.process.pid)), signal.SIGKILL)
+        os.kill(rng.choice(children(victim.process.pid)), signal.SIGKILL)
         assert victim.wait(100) != 0
-    resumed = started(demo_data, run_dir, tmp_path / "second.log", "--resume")
+    if local:
+        shutil.rmtree(tmp_path / "local")
+    assert json.loads(latest.read_text())["name"] < final_checkpoint(uninterrupted)
+    resumed = started(demo_data, run_dir, tmp_path / "second.log", "--resume", *local)
     assert resumed.wait(120) == 0, resumed.text()
     assert_same_run(uninterrupted, run_dir)
     assert epochs_logged(run_dir) == epochs_logged(uninterrupted)
+
+
+def final_checkpoint(run_dir: Path) -> str:
+    return json.loads((run_dir / "checkpoints" / "latest.json").read_text())["name"]
 
 
 def epochs_logged(run_dir: Path) -> list[tuple]:
@@ -87,3 +97,15 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(demo_data, uninte
     assert again.wait(120) == 0, again.text()
     assert_same_run(uninterrupted, run_dir)
     assert epochs_logged(run_dir) == epochs_logged(uninterrupted)
+
+
+def test_workers_die_with_torchrun(demo_data, tmp_path):
+    """SIGKILL of torchrun alone leaves no orphans that train on and hold the leases."""
+    run_dir = tmp_path / "run"
+    command = torchrun(2, "-m", "dist_oaa", *settings(demo_data, run_dir, **{"optim.epochs": 500}))
+    victim = Running(command, tmp_path / "log")
+    victim.wait_until(lambda: steps_logged(run_dir) >= 1, 100)
+    workers = descendants(victim.process.pid)
+    assert len(workers) >= 2
+    os.kill(victim.process.pid, signal.SIGKILL)
+    wait_until_gone(workers, seconds=5)
