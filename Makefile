@@ -22,7 +22,6 @@ demo: env
 	@rm -rf runs/demo
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(DEMO_RANKS) -m dist_oaa classify \
 	  --config configs/demo/classify.yaml
-	@echo "pictures: runs/demo/pictures/attention.png and runs/demo/pictures/evolution.png"
 
 lint: env
 	$(BIN)/ruff check .
