@@ -157,8 +157,10 @@ def supervision(config: ClassifyConfig, image_set: ImageSet) -> list[str]:
     """The audit lines: all that the figures owe to anything but the images."""
     saliency = config.evaluate.saliency_dir
     used = f"{saliency} (for the label figures only)" if saliency else "none"
-    return [
+    lines = [
         f"supervision: image-level labels from {image_set.label_source}; CRF none",
         f"  trunk weights {config.model.weights}; saliency {used}",
-        "  masks were read for these figures only, and to choose the seed threshold",
     ]
+    if any(sample.mask for sample in image_set.samples):
+        lines.append("  masks were read for these figures only, and to choose the seed threshold")
+    return lines
