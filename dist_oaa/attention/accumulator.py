@@ -6,6 +6,7 @@ import torch
 from dist_oaa.attention.bank import DTYPES, MapBank
 from dist_oaa.attention.batch import Observation, Outcome, Pairs, Rules
 from dist_oaa.attention.update import update
+from dist_oaa.store.codec import ChangedRows
 from dist_oaa.store.facade import StoreWriter
 
 
@@ -30,7 +31,7 @@ class AttentionAccumulator:
             bank.last_RSS[row] = torch.from_numpy(record.last_SS.copy())
             bank.accepted_R[row] = record.accepted
             bank.fallback_R[row] = record.fallback
-        self.bank = MapBank(**{k: v.to(self.device) for k, v in vars(bank).items()})
+        self.bank = bank.to(self.device)
 
     def pairs(self, index_B: torch.Tensor, labels_BC: torch.Tensor) -> Pairs:
         """The pairs of a batch (host tensors), with their rows in the bank.
@@ -57,11 +58,14 @@ class AttentionAccumulator:
         """
         bank = self.bank
         rows_K = bank.dirty_R.nonzero()[:, 0]
-        columns = [
-            t[rows_K].cpu().numpy()
-            for t in (bank.maps_RSS, bank.last_RSS, bank.accepted_R, bank.fallback_R)
-        ]
-        size = self.store.commit(generation, rows_K.cpu().numpy().astype(np.int64), *columns)
+        maps_2KSS = (bank.maps_RSS[rows_K], bank.last_RSS[rows_K])
+        rows = ChangedRows(
+            rows_K.cpu().numpy(),
+            torch.stack(maps_2KSS, 1).cpu().numpy(),
+            bank.accepted_R[rows_K].cpu().numpy(),
+            bank.fallback_R[rows_K].cpu().numpy(),
+        )
+        size = self.store.commit(generation, rows)
         bank.dirty_R.zero_()
         return size
 

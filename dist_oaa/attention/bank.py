@@ -1,13 +1,16 @@
 """The maps of one rank, resident on its device.
 
-Legend: R rows, one a pair (image, target class); S cells along each side of a map.
+Legend: R rows, one a pair (image, target class); S cells along each side of a map; Q the S * S
+cells of a map, padded.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
 DTYPES = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}
+# Maps begin at multiples of this many elements, so that kernels load and store whole vectors.
+ALIGNMENT = 16
 
 
 def full_scale(dtype: torch.dtype) -> float:
@@ -23,10 +26,11 @@ class MapBank:
     updates need neither locks nor atomics.
     """
 
-    maps_RSS: torch.Tensor
-    """M_t: the cumulative map over the whole image."""
-    last_RSS: torch.Tensor
-    """A_{t-1}: the attention of the last accepted update."""
+    grid_R2Q: torch.Tensor
+    """M_t and A_{t-1} of each row, side by side since they are read and written together; cells
+    in raster order, followed by padding that stays zero."""
+    map_size: int
+    """S, the cells along each side."""
     accepted_R: torch.Tensor
     """int32: t, the number of accepted updates."""
     fallback_R: torch.Tensor
@@ -41,16 +45,38 @@ class MapBank:
         def flags(kind: torch.dtype) -> torch.Tensor:
             return torch.zeros(rows, dtype=kind, device=device)
 
-        def maps() -> torch.Tensor:
-            return torch.zeros(rows, map_size, map_size, dtype=dtype, device=device)
-
-        return cls(maps(), maps(), flags(torch.int32), flags(torch.bool), flags(torch.bool))
+        pitch = -(-map_size * map_size // ALIGNMENT) * ALIGNMENT
+        grid_R2Q = torch.zeros(rows, 2, pitch, dtype=dtype, device=device)
+        return cls(grid_R2Q, map_size, flags(torch.int32), flags(torch.bool), flags(torch.bool))
 
     @property
-    def map_size(self) -> int:
-        """S, the cells along each side."""
-        return self.maps_RSS.shape[-1]
+    def dtype(self) -> torch.dtype:
+        """Number format of the maps."""
+        return self.grid_R2Q.dtype
+
+    @property
+    def maps_RSS(self) -> torch.Tensor:
+        """M_t: the cumulative map over the whole image, a view."""
+        return self._view(0)
+
+    @property
+    def last_RSS(self) -> torch.Tensor:
+        """A_{t-1}: the attention of the last accepted update, a view."""
+        return self._view(1)
+
+    def _view(self, half: int) -> torch.Tensor:
+        size = self.map_size
+        return self.grid_R2Q[:, half, : size * size].unflatten(1, (size, size))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that changes, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "map_size"}
+
+    def to(self, device: torch.device | str) -> "MapBank":
+        """The same bank on a device."""
+        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return MapBank(map_size=self.map_size, **moved)
 
     def attention(self, rows_P: torch.Tensor) -> torch.Tensor:
         """Cumulative maps of some rows as float32 in [0, 1], shape (P, S, S)."""
-        return self.maps_RSS[rows_P].float() / full_scale(self.maps_RSS.dtype)
+        return self.maps_RSS[rows_P].float() / full_scale(self.dtype)

@@ -19,17 +19,17 @@ class Pairs:
     row_P: torch.Tensor
     """int64: row of the bank, each at most once."""
 
-    def __post_init__(self) -> None:
-        # Two writers of one row would race. Checked where it is free: pairs are made on the host.
-        if self.row_P.device.type == "cpu":
-            assert len(self.row_P.unique()) == len(self.row_P), "a row occurs twice in one update"
-
     @classmethod
     def from_labels(cls, labels_BC: torch.Tensor, first_row_B: torch.Tensor) -> "Pairs":
-        """Pairs of all target classes; image b's classes own consecutive rows from first_row_B."""
+        """Pairs of all target classes; image b's classes own consecutive rows from first_row_B.
+
+        Host tensors: here it is free to see that no row occurs twice; two writers would race.
+        """
         image_P, class_P = labels_BC.nonzero(as_tuple=True)
         order_BC = labels_BC.long().cumsum(dim=1) - 1
-        return cls(image_P, class_P, first_row_B[image_P] + order_BC[image_P, class_P])
+        row_P = first_row_B[image_P] + order_BC[image_P, class_P]
+        assert len(set(row_P.tolist())) == len(row_P), "a row occurs twice in one update"
+        return cls(image_P, class_P, row_P)
 
     def to(self, device: torch.device) -> "Pairs":
         """The same pairs on another device."""
@@ -72,9 +72,25 @@ class Rules:
 class Outcome:
     """What happened to each pair."""
 
-    accepted_P: torch.Tensor
-    """bool: passed the gate and was fused."""
-    fallback_P: torch.Tensor
-    """bool: failed the gate, had never passed it, and took this attention in the last epoch."""
-    broken_P: torch.Tensor
-    """bool: NaN or infinite attention: left alone."""
+    flags_3P: torch.Tensor
+    """bool: accepted, fallback and broken, as the properties tell."""
+
+    @classmethod
+    def of(cls, accepted_P: torch.Tensor, fallback_P: torch.Tensor, broken_P: torch.Tensor):
+        """From one bool vector each."""
+        return cls(torch.stack([accepted_P, fallback_P, broken_P]))
+
+    @property
+    def accepted_P(self) -> torch.Tensor:
+        """bool: passed the gate and was fused."""
+        return self.flags_3P[0]
+
+    @property
+    def fallback_P(self) -> torch.Tensor:
+        """bool: failed the gate, had never passed it, and took this attention in the last epoch."""
+        return self.flags_3P[1]
+
+    @property
+    def broken_P(self) -> torch.Tensor:
+        """bool: NaN or infinite attention: left alone."""
+        return self.flags_3P[2]

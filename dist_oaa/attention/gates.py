@@ -6,11 +6,17 @@ compare as logits: the sigmoid is monotone, but saturates to ties in float32.
 Legend: B images, C classes.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 
 Gate = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+
+
+def logit(tau: float) -> float:
+    """The score whose sigmoid is tau, infinite for 0 and 1."""
+    return math.log(tau / (1 - tau)) if 0 < tau < 1 else math.copysign(math.inf, tau - 0.5)
 
 
 def strict(logits_BC: torch.Tensor, labels_BC: torch.Tensor, tau: float) -> torch.Tensor:
@@ -30,7 +36,7 @@ def topk(logits_BC: torch.Tensor, labels_BC: torch.Tensor, tau: float) -> torch.
 
 def prob(logits_BC: torch.Tensor, labels_BC: torch.Tensor, tau: float) -> torch.Tensor:
     """Accepts a class whose probability is at least tau."""
-    return torch.sigmoid(logits_BC) >= tau
+    return logits_BC >= logit(tau)
 
 
 def accept_all(logits_BC: torch.Tensor, labels_BC: torch.Tensor, tau: float) -> torch.Tensor:

@@ -86,8 +86,7 @@ def update(bank: MapBank, seen: Observation, rules: Rules) -> Outcome:
         fallback.append(lends)
         broken.append(not finite)
     device = seen.cam_BCHW.device
-    return Outcome(*(torch.tensor(x, dtype=torch.bool, device=device) for x in (
-        accepted, fallback, broken)))  # fmt: skip
+    return Outcome(torch.tensor([accepted, fallback, broken], dtype=torch.bool, device=device))
 
 
 def _write(
@@ -98,7 +97,7 @@ def _write(
     rules: Rules,
     accept: bool,
 ) -> None:
-    dtype = bank.maps_RSS.dtype
+    dtype = bank.dtype
     attention_hw = scaled_attention(feature_hw, full_scale(dtype))
     values_SS, inside_SS = sample(attention_hw, geometry_23, bank.map_size)
     stored_SS = quantise(values_SS, dtype)

@@ -85,7 +85,7 @@ def _sample(
 def update(bank: MapBank, seen: Observation, rules: Rules) -> Outcome:
     """Applies one batch to the bank, in place, for all pairs at once."""
     image_P, class_P, row_P = seen.pairs.image_P, seen.pairs.class_P, seen.pairs.row_P
-    dtype = bank.maps_RSS.dtype
+    dtype = bank.dtype
     values_PSS, inside_PSS, finite_P = attention_maps(
         seen.cam_BCHW[image_P, class_P],
         seen.cells_B2[image_P],
@@ -100,7 +100,7 @@ def update(bank: MapBank, seen: Observation, rules: Rules) -> Outcome:
     fallback_P = ~accepted_P & finite_P & (count_P == 0)
     if not rules.fallback:
         fallback_P = torch.zeros_like(fallback_P)
-    outcome = Outcome(accepted_P, fallback_P, ~finite_P)
+    outcome = Outcome.of(accepted_P, fallback_P, ~finite_P)
 
     old_PSS = bank.maps_RSS[row_P]
     # What a fallback left behind was never accepted: the first accepted update replaces it.

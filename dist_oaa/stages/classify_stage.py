@@ -109,7 +109,7 @@ class ClassifyStage:
         accept_BC = GATES[settings.gate](seen.logits_BC.float(), seen.labels_BC, settings.tau)
         accepted_P = accept_BC[seen.pairs.image_P, seen.pairs.class_P]
         nothing_P = torch.zeros_like(accepted_P)
-        return Outcome(accepted_P, nothing_P, nothing_P)
+        return Outcome.of(accepted_P, nothing_P, nothing_P)
 
     def images(self, batch: Batch, extent_B2: torch.Tensor) -> torch.Tensor:
         """Normalised images on the device, in the memory order that the model wants."""

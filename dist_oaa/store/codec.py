@@ -34,6 +34,26 @@ class Record:
     last_SS: np.ndarray
 
 
+@dataclass
+class ChangedRows:
+    """K rows to commit, as columns.
+
+    Legend: K rows; 2 the cumulative map M, then the last attention A; S cells along each side.
+    """
+
+    rows_K: np.ndarray
+    """int64: ascending rows, of the bank or of a shard."""
+    maps_K2SS: np.ndarray
+    """In the store's number format; a view with strides will do."""
+    accepted_K: np.ndarray
+    """int32, not negative."""
+    fallback_K: np.ndarray
+    """bool"""
+
+    def __len__(self) -> int:
+        return len(self.rows_K)
+
+
 class DamagedRecordError(ValueError):
     """A record whose size or checksum does not fit."""
 

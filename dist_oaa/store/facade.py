@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.store.codec import Record
+from dist_oaa.store.codec import ChangedRows, Record
 from dist_oaa.store.lease import Lease, is_held
 from dist_oaa.store.manifest import MANIFEST, Manifest
 from dist_oaa.store.ownership import owned_shards
@@ -143,19 +143,11 @@ class StoreWriter:
             for record in shard.read():
                 yield self.offsets[index] + record.row, record
 
-    def commit(
-        self,
-        generation: int,
-        rows_K: np.ndarray,
-        maps_KSS: np.ndarray,
-        last_KSS: np.ndarray,
-        accepted_K: np.ndarray,
-        fallback_K: np.ndarray,
-    ) -> int:
+    def commit(self, generation: int, rows: ChangedRows) -> int:
         """Writes rows of the bank as one transaction a shard.
 
         Args:
-            rows_K: ascending bank rows; the other arrays hold their content.
+            rows: ascending rows of the bank with their content.
 
         Returns:
             the number of bytes of the records.
@@ -167,15 +159,15 @@ class StoreWriter:
         try:
             for index, shard in self._shards.items():
                 first = self.offsets[index]
-                low, high = np.searchsorted(rows_K, [first, first + shard.rows])
+                low, high = np.searchsorted(rows.rows_K, [first, first + shard.rows])
                 records = (
                     Record(
                         generation,
-                        int(rows_K[k]) - first,
-                        int(accepted_K[k]),
-                        bool(fallback_K[k]),
-                        maps_KSS[k],
-                        last_KSS[k],
+                        int(rows.rows_K[k]) - first,
+                        int(rows.accepted_K[k]),
+                        bool(rows.fallback_K[k]),
+                        rows.maps_K2SS[k, 0],
+                        rows.maps_K2SS[k, 1],
                     )
                     for k in range(low, high)
                 )

@@ -142,7 +142,8 @@ def single(feature_hw, geometry_23=IDENTITY_23, score: float = 1.0, row: int = 0
 
 
 def copy_bank(bank: MapBank) -> MapBank:
-    return MapBank(**{name: tensor.clone() for name, tensor in vars(bank).items()})
+    copies = {name: tensor.clone() for name, tensor in bank.tensors().items()}
+    return MapBank(map_size=bank.map_size, **copies)
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
@@ -151,5 +152,5 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def assert_same_bits(a: MapBank, b: MapBank) -> None:
-    for name, tensor in vars(a).items():
+    for name, tensor in a.tensors().items():
         assert torch.equal(bits(tensor), bits(getattr(b, name))), name

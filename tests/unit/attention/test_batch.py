@@ -33,9 +33,9 @@ def test_images_own_consecutive_rows_in_class_order(seed, images, classes):
 
 
 def test_two_writers_of_one_row_are_refused():
-    index_P = torch.tensor([0, 1])
+    labels_BC = torch.tensor([[1, 1], [1, 0]], dtype=torch.uint8)
     with pytest.raises(AssertionError, match="twice"):
-        Pairs(index_P, index_P, torch.tensor([5, 5]))
+        Pairs.from_labels(labels_BC, torch.tensor([5, 6]))
 
 
 def test_to_a_device_keeps_the_pairs():

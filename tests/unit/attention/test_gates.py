@@ -66,7 +66,7 @@ def test_topk(scores, targets, expected):
     [
         ([0.0, -0.01, 9.0], 0.5, [0, 2]),  # the threshold itself is accepted
         ([0.0, -9.0, 9.0], 0.0, [0, 1, 2]),
-        ([0.0, 9.0, 200.0], 1.0, [2]),
+        ([0.0, 200.0, INF], 1.0, [2]),  # no finite score is certainty
         ([NAN, INF, -INF], 0.1, [1]),
     ],
 )
