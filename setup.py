@@ -3,12 +3,25 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(
     r'__version__ = "([^"]+)"', (HERE / "dist_oaa/__init__.py").read_text(encoding="utf-8")
 ).group(1)
+
+# Loaded through ctypes, so it is no Python module and needs no headers but the compiler's own.
+# optional: without a compiler the package installs all the same and uses its PyTorch path.
+NATIVE = Extension(
+    "dist_oaa.attention._native",
+    sources=["dist_oaa/attention/native.cpp"],
+    depends=["dist_oaa/attention/native_update.h"],
+    # No contraction: a fused multiply-add would round differently from the reference.
+    extra_compile_args=["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno",
+                        "-fno-trapping-math", "-fvisibility=hidden"],
+    language="c++",
+    optional=True,
+)  # fmt: skip
 
 setup(
     name="dist_oaa",
@@ -18,6 +31,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["dist_oaa", "dist_oaa.*"]),
+    ext_modules=[NATIVE],
     install_requires=[
         "torch>=2.14",
         "torchvision>=0.29",

@@ -18,10 +18,8 @@ import torch
 from dist_oaa.attention import native, vectorised
 from dist_oaa.attention.bank import MapBank
 from dist_oaa.attention.batch import Observation, Outcome, Pairs, Rules
-
-# What the kernels know, by the numbers that they know it by.
-GATE_NUMBERS = {"strict": 0, "topk": 1, "prob": 2, "none": 3}
-FUSION_NUMBERS = {"max": 0, "average": 1}
+from dist_oaa.attention.fusions import FUSION_NUMBERS
+from dist_oaa.attention.gates import GATE_NUMBERS
 
 Update = Callable[[MapBank, Observation, Rules], Outcome]
 

@@ -23,3 +23,6 @@ def average(previous: torch.Tensor, attention: torch.Tensor, t: torch.Tensor) ->
 
 
 FUSIONS: dict[str, Fusion] = {"max": maximum, "average": average}
+
+# The numbers by which the Triton and C++ kernels know the fusions that they compute themselves.
+FUSION_NUMBERS = {"max": 0, "average": 1}

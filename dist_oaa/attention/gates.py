@@ -45,3 +45,6 @@ def accept_all(logits_BC: torch.Tensor, labels_BC: torch.Tensor, tau: float) -> 
 
 
 GATES: dict[str, Gate] = {"strict": strict, "topk": topk, "prob": prob, "none": accept_all}
+
+# The numbers by which the Triton and C++ kernels know the gates that they compute themselves.
+GATE_NUMBERS = {"strict": 0, "topk": 1, "prob": 2, "none": 3}

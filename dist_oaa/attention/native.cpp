@@ -1,0 +1,180 @@
+// The update of a batch on the CPU: a plain C interface, loaded by native.py through ctypes, so
+// that building it needs a C++ compiler and nothing of PyTorch.
+#include <cstdint>
+#include <cstdlib>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+enum { CAM_FLOAT32, CAM_FLOAT16, CAM_BFLOAT16 };
+enum { GATE_STRICT, GATE_TOPK, GATE_PROB, GATE_NONE };  // gates.py
+enum { FUSE_MAX, FUSE_AVERAGE };                        // fusions.py
+
+const int MAX_SIZE = 1024 + 16;  // cells along a side of a map, and a vector's overhang
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+}  // namespace
+
+extern "C" {
+
+// Mirrored by native.py's ctypes structure, field by field. Strides count elements.
+struct Batch {
+  void* grid;
+  int32_t* accepted;
+  uint8_t* fallen;
+  uint8_t* dirty;
+  const void* cam;
+  const float* logits;
+  const uint8_t* labels;
+  const float* geometry;
+  const int64_t* cells;
+  const int64_t* image;
+  const int64_t* class_;
+  const int64_t* row;
+  uint8_t* flags;
+  int64_t cam_stride[4];
+  int64_t pitch;
+  int64_t rows;
+  int64_t pairs;
+  int64_t images;
+  int64_t classes;
+  int32_t height;
+  int32_t width;
+  int32_t map_size;
+  int32_t grid_bytes;
+  int32_t cam_type;
+  int32_t gate;
+  int32_t fusion;
+  int32_t fallback;
+  float threshold;
+};
+
+}  // extern "C"
+
+namespace {
+
+// Every gate counts, so that NaN needs no special care: it beats nothing, and nothing beats it.
+bool gate_accepts(const Batch& batch, int64_t image, int64_t c) {
+  const float* logits = batch.logits + image * batch.classes;
+  const uint8_t* labels = batch.labels + image * batch.classes;
+  const float score = logits[c];
+  if (batch.gate == GATE_NONE) return true;
+  if (score != score) return false;
+  if (batch.gate == GATE_PROB) return score >= batch.threshold;
+  int64_t unbeaten = 0, higher = 0, targets = 0;
+  for (int64_t k = 0; k < batch.classes; ++k) {
+    unbeaten += !labels[k] & !(score > logits[k]);
+    higher += logits[k] > score;
+    targets += labels[k] != 0;
+  }
+  return batch.gate == GATE_STRICT ? unbeaten == 0 : higher < targets;
+}
+
+// Where map cells fall along one axis of the features.
+struct Cells {
+  int near[MAX_SIZE], far[MAX_SIZE];
+  float weight[MAX_SIZE];  // of `far`
+  uint8_t inside[MAX_SIZE];
+  bool all_inside;
+};
+
+struct Scratch {
+  int pitch, line_pitch;
+  float* features;  // valid features, rows of `pitch`
+  float* lines;     // the same, interpolated at the map's columns, rows of `line_pitch`
+  float* centres;   // of the map's cells
+  void* stored;     // A in the stored format
+  uint8_t* inside;  // of each cell of the map
+  Cells columns, rows;
+};
+
+}  // namespace
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define OAA_VERSIONS 1
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,f16c")
+namespace avx512 {
+#include "native_update.h"
+}
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,f16c")
+namespace avx2 {
+#include "native_update.h"
+}
+#pragma GCC pop_options
+#endif
+namespace baseline {
+#include "native_update.h"
+}
+
+namespace {
+
+int round_up(int64_t count) { return (int)((count + 15) / 16 * 16); }
+
+// Buffers for a batch, in one allocation that begins at a cache line.
+Scratch* make_scratch(const Batch& batch) {
+  const int64_t size = batch.map_size, pitch = round_up(batch.width);
+  const int64_t line_pitch = round_up(size), map_cells = round_up(size * size);
+  const int64_t floats = batch.height * (pitch + line_pitch) + line_pitch + map_cells;
+  const int64_t bytes = round_up(sizeof(Scratch)) + floats * 4 + map_cells + 256;
+  Scratch* scratch = (Scratch*)std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (!scratch) return nullptr;
+  float* next = (float*)((char*)scratch + (sizeof(Scratch) + 63) / 64 * 64);
+  auto take = [&next](int64_t count) {
+    float* taken = next;
+    next += count;
+    return taken;
+  };
+  scratch->pitch = (int)pitch;
+  scratch->line_pitch = (int)line_pitch;
+  scratch->features = take(batch.height * pitch);
+  scratch->lines = take(batch.height * line_pitch);
+  scratch->centres = take(line_pitch);
+  scratch->stored = take(map_cells);
+  scratch->inside = (uint8_t*)next;
+  for (int j = 0; j < size; ++j) scratch->centres[j] = ((float)j + 0.5f) / (float)size;
+  return scratch;
+}
+
+bool within(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
+
+bool indices_hold(const Batch& batch) {
+  for (int64_t p = 0; p < batch.pairs; ++p) {
+    const int64_t image = batch.image[p];
+    if (!within(image, 0, batch.images - 1) || !within(batch.class_[p], 0, batch.classes - 1) ||
+        !within(batch.row[p], 0, batch.rows - 1) ||
+        !within(batch.cells[2 * image], 1, batch.height) ||
+        !within(batch.cells[2 * image + 1], 1, batch.width))
+      return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+// Applies a batch. `level` bounds the instruction set: 0 baseline, 1 AVX2, 2 AVX-512.
+// Returns 0; or, before anything is changed, 1 without memory and 2 for an index out of range.
+extern "C" __attribute__((visibility("default"))) int oaa_accumulate(const Batch* batch, int level) {
+  if (!indices_hold(*batch)) return 2;
+  Scratch* scratch = make_scratch(*batch);
+  if (!scratch) return 1;
+#ifdef OAA_VERSIONS
+  if (level >= 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    avx512::update(*batch, *scratch);
+  else if (level >= 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"))
+    avx2::update(*batch, *scratch);
+  else
+#endif
+    baseline::update(*batch, *scratch);
+  std::free(scratch);
+  return 0;
+}

@@ -1,0 +1,281 @@
+// The update of one pair, for one instruction set: native.cpp includes this file once for each.
+//
+// It follows attention/reference.py operation by operation in float32 (no contraction to FMA), so
+// that the maps are the same to the last bit. What makes it fast:
+//   - the maximum of the features is taken over their bits as integers, which also finds NaN and
+//     infinities and needs no ordering of NaN;
+//   - without rotation or shear, x depends on the column and y on the row only: each feature row
+//     is interpolated once along x, each map row then blends two of them;
+//   - the next pair's rows of the bank are fetched while this pair is computed.
+// Only fundamental types and builtins here: a library template instantiated under one instruction
+// set could be picked by the linker for all.
+
+static inline float as_float(float value) { return value; }
+static inline float as_float(_Float16 value) { return (float)value; }
+static inline float as_float(BFloat16 value) {
+  uint32_t bits = (uint32_t)value.bits << 16;
+  float result;
+  __builtin_memcpy(&result, &bits, 4);
+  return result;
+}
+
+static inline float smaller(float a, float b) { return a < b ? a : b; }
+static inline int smaller(int a, int b) { return a < b ? a : b; }
+
+// Copies the valid features to rows of `pitch` floats. Returns the bits of the largest one, 0 when
+// none is above zero, and -1 when one is NaN or infinite.
+template <typename T>
+static int32_t gather(const T* source, int64_t stride_h, int64_t stride_w, int height, int width,
+                      int pitch, float* features) {
+  int32_t peak = 0, magnitude = 0;
+  for (int i = 0; i < height; ++i) {
+    const T* from = source + i * stride_h;
+    float* row = features + (int64_t)i * pitch;
+    if (stride_w == 1)
+      for (int j = 0; j < width; ++j) row[j] = as_float(from[j]);
+    else
+      for (int j = 0; j < width; ++j) row[j] = as_float(from[j * stride_w]);
+    for (int j = 0; j < width; ++j) {
+      int32_t bits;
+      __builtin_memcpy(&bits, row + j, 4);
+      peak = bits > peak ? bits : peak;
+      int32_t absolute = bits & 0x7fffffff;
+      magnitude = absolute > magnitude ? absolute : magnitude;
+    }
+  }
+  return magnitude >= 0x7f800000 ? -1 : peak;
+}
+
+static void place(Cells& cells, const float* centres, int size, float slope, float offset,
+                  int length) {
+  const float last = (float)(length - 1);
+  uint8_t all = 1;
+  for (int j = 0; j < size; ++j) {
+    float x = slope * centres[j] + offset;
+    uint8_t inside = (uint8_t)(x >= 0) & (uint8_t)(x <= 1);
+    float position = x * (float)length - 0.5f;
+    position = position > 0 ? smaller(position, last) : 0.0f;  // NaN counts as 0
+    float near = __builtin_floorf(position);
+    cells.near[j] = (int)near;
+    cells.far[j] = smaller(cells.near[j] + 1, length - 1);
+    cells.weight[j] = position - near;
+    cells.inside[j] = inside;
+    all &= inside;
+  }
+  cells.all_inside = all;
+}
+
+static inline float scaled(float feature, float factor, float top) {
+  float positive = feature > 0 ? feature : 0.0f;
+  return smaller(positive * factor, top);
+}
+
+// One feature row, scaled and interpolated at the map's columns.
+static void along_row(const float* row, [[maybe_unused]] int width, float factor, float top,
+                      const Cells& columns, int size, float* out) {
+#ifdef __AVX512F__
+  if (width <= 64) {
+    const int registers = (width + 15) / 16;
+    __m512 part[4];
+    for (int k = 0; k < 4; ++k) {
+      __m512 v = k < registers ? _mm512_loadu_ps(row + 16 * k) : _mm512_setzero_ps();
+      v = _mm512_mul_ps(_mm512_max_ps(v, _mm512_setzero_ps()), _mm512_set1_ps(factor));
+      part[k] = _mm512_min_ps(v, _mm512_set1_ps(top));
+    }
+    const __m512 one = _mm512_set1_ps(1.0f);
+    for (int j = 0; j < size; j += 16) {
+      __m512i near = _mm512_loadu_si512(columns.near + j);
+      __m512i far = _mm512_loadu_si512(columns.far + j);
+      __m512 weight = _mm512_loadu_ps(columns.weight + j);
+      __m512 a = _mm512_permutex2var_ps(part[0], near, part[1]);
+      __m512 b = _mm512_permutex2var_ps(part[0], far, part[1]);
+      if (registers > 2) {
+        const __m512i high = _mm512_set1_epi32(32);
+        __m512 a_high = _mm512_permutex2var_ps(part[2], near, part[3]);
+        __m512 b_high = _mm512_permutex2var_ps(part[2], far, part[3]);
+        a = _mm512_mask_mov_ps(a, _mm512_test_epi32_mask(near, high), a_high);
+        b = _mm512_mask_mov_ps(b, _mm512_test_epi32_mask(far, high), b_high);
+      }
+      __m512 sum = _mm512_add_ps(_mm512_mul_ps(a, _mm512_sub_ps(one, weight)),
+                                 _mm512_mul_ps(b, weight));
+      _mm512_storeu_ps(out + j, sum);
+    }
+    return;
+  }
+#endif
+  for (int j = 0; j < size; ++j) {
+    float a = scaled(row[columns.near[j]], factor, top);
+    float b = scaled(row[columns.far[j]], factor, top);
+    float weight = columns.weight[j];
+    out[j] = a * (1 - weight) + b * weight;
+  }
+}
+
+static inline void store(uint8_t* at, float value) { *at = (uint8_t)(int)__builtin_rintf(value); }
+static inline void store(_Float16* at, float value) { *at = (_Float16)value; }
+static inline void store(float* at, float value) { *at = value; }
+
+// A at the map's cells, in the stored format, when x follows the columns and y the rows.
+template <typename T>
+static void sample_straight(const Scratch& scratch, int width, float factor, float top,
+                            const Cells& columns, const Cells& rows, int size, T* stored) {
+  // Places run along the axis or against it: its ends tell which feature rows are needed.
+  const int first = smaller(rows.near[0], rows.near[size - 1]);
+  const int last = rows.far[0] > rows.far[size - 1] ? rows.far[0] : rows.far[size - 1];
+  for (int i = first; i <= last; ++i)
+    along_row(scratch.features + (int64_t)i * scratch.pitch, width, factor, top, columns, size,
+              scratch.lines + (int64_t)i * scratch.line_pitch);
+  for (int i = 0; i < size; ++i) {
+    const float* upper = scratch.lines + (int64_t)rows.near[i] * scratch.line_pitch;
+    const float* lower = scratch.lines + (int64_t)rows.far[i] * scratch.line_pitch;
+    const float weight = rows.weight[i], rest = 1 - weight;
+    T* out = stored + (int64_t)i * size;
+    for (int j = 0; j < size; ++j) store(out + j, upper[j] * rest + lower[j] * weight);
+  }
+}
+
+// The same for any affine map.
+template <typename T>
+static void sample_affine(const Scratch& scratch, int width, int height, float factor,
+                          float top, const float* geometry, const float* centres, int size,
+                          T* stored, uint8_t* inside) {
+  const float last_column = (float)(width - 1), last_row = (float)(height - 1);
+  for (int i = 0; i < size; ++i)
+    for (int j = 0; j < size; ++j) {
+      float x = geometry[0] * centres[j] + geometry[1] * centres[i] + geometry[2];
+      float y = geometry[3] * centres[j] + geometry[4] * centres[i] + geometry[5];
+      float column = x * (float)width - 0.5f, row = y * (float)height - 0.5f;
+      column = column > 0 ? smaller(column, last_column) : 0.0f;
+      row = row > 0 ? smaller(row, last_row) : 0.0f;
+      int left = (int)column, above = (int)row;
+      int right = smaller(left + 1, width - 1), below = smaller(above + 1, height - 1);
+      float wx = column - (float)left, wy = row - (float)above;
+      const float* upper = scratch.features + (int64_t)above * scratch.pitch;
+      const float* lower = scratch.features + (int64_t)below * scratch.pitch;
+      float at_upper = scaled(upper[left], factor, top) * (1 - wx) +
+                       scaled(upper[right], factor, top) * wx;
+      float at_lower = scaled(lower[left], factor, top) * (1 - wx) +
+                       scaled(lower[right], factor, top) * wx;
+      store(stored + i * size + j, at_upper * (1 - wy) + at_lower * wy);
+      inside[i * size + j] = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1);
+    }
+}
+
+static inline uint8_t fused_max(uint8_t a, uint8_t b, float) { return a > b ? a : b; }
+static inline float fused_max(float a, float b, float) { return a > b ? a : b; }
+static inline _Float16 fused_max(_Float16 a, _Float16 b, float) {
+  return (float)a > (float)b ? a : b;
+}
+
+static inline float mean(float previous, float attention, float t) {
+  return ((t - 1) * previous + attention) / t;
+}
+static inline void truncate(uint8_t* at, float value) { *at = (uint8_t)(int)value; }
+static inline void truncate(_Float16* at, float value) { *at = (_Float16)value; }
+static inline void truncate(float* at, float value) { *at = value; }
+
+// Fuses the stored attention into M and, where the gate accepted it, makes it the last attention.
+template <typename T>
+static void fuse(T* map, T* last, const T* stored, const uint8_t* inside, int cells, int fusion,
+                 float t, bool accept) {
+  const bool first = t == 1;
+  if (fusion == FUSE_MAX && !inside) {
+    // The usual case, with nothing to select.
+    if (first)
+      __builtin_memcpy(map, stored, cells * sizeof(T));
+    else
+      for (int q = 0; q < cells; ++q) map[q] = fused_max(map[q], stored[q], t);
+    if (accept) __builtin_memcpy(last, stored, cells * sizeof(T));
+    return;
+  }
+  for (int q = 0; q < cells; ++q) {
+    const T previous = first ? (T)0 : map[q];
+    T next;
+    if (fusion == FUSE_MAX)
+      next = fused_max(previous, stored[q], t);
+    else
+      truncate(&next, mean((float)previous, (float)stored[q], t));
+    map[q] = !inside || inside[q] ? next : previous;
+  }
+  if (accept)
+    for (int q = 0; q < cells; ++q) last[q] = !inside || inside[q] ? stored[q] : last[q];
+}
+
+// One pair whose features lie in scratch and whose largest feature is `peak`.
+template <typename T>
+static void write_pair(const Batch& batch, Scratch& scratch, int height,
+                       int width, float peak, const float* geometry, int64_t row, bool accept) {
+  const int size = batch.map_size, cells = size * size;
+  const float top = sizeof(T) == 1 ? 255.0f : 1.0f;
+  float factor = top / peak;
+  if (!(peak > 0) || __builtin_isinf(factor)) factor = 0;
+  T* stored = (T*)scratch.stored;
+  const uint8_t* inside = scratch.inside;
+  if (geometry[1] == 0 && geometry[3] == 0) {
+    Cells &columns = scratch.columns, &rows = scratch.rows;
+    place(columns, scratch.centres, size, geometry[0], geometry[2], width);
+    place(rows, scratch.centres, size, geometry[4], geometry[5], height);
+    sample_straight(scratch, width, factor, top, columns, rows, size, stored);
+    if (columns.all_inside && rows.all_inside)
+      inside = nullptr;
+    else
+      for (int i = 0; i < size; ++i)
+        for (int j = 0; j < size; ++j)
+          scratch.inside[i * size + j] = rows.inside[i] & columns.inside[j];
+  } else {
+    sample_affine(scratch, width, height, factor, top, geometry, scratch.centres, size,
+                  stored, scratch.inside);
+  }
+  T* map = (T*)batch.grid + row * 2 * batch.pitch;
+  const float t = (float)batch.accepted[row] + 1.0f;
+  fuse(map, map + batch.pitch, stored, inside, cells, batch.fusion, t, accept);
+}
+
+static inline void fetch(const Batch& batch, int64_t pair) {
+  if (pair >= batch.pairs) return;
+  const int64_t bytes = 2 * batch.pitch * batch.grid_bytes;
+  const char* at = (const char*)batch.grid + batch.row[pair] * bytes;
+  for (int64_t k = 0; k < bytes; k += 64) __builtin_prefetch(at + k, 1, 2);
+}
+
+template <typename T>
+static int32_t gather_pair(const Batch& batch, const Scratch& scratch, int64_t image, int64_t c,
+                           int height, int width) {
+  const T* cam = (const T*)batch.cam + image * batch.cam_stride[0] + c * batch.cam_stride[1];
+  return gather(cam, batch.cam_stride[2], batch.cam_stride[3], height, width, scratch.pitch,
+                scratch.features);
+}
+
+static void update(const Batch& batch, Scratch& scratch) {
+  for (int64_t p = 0; p < batch.pairs; ++p) {
+    fetch(batch, p + 1);
+    const int64_t image = batch.image[p], c = batch.class_[p], row = batch.row[p];
+    const int height = (int)batch.cells[2 * image], width = (int)batch.cells[2 * image + 1];
+    int32_t peak;
+    if (batch.cam_type == CAM_FLOAT32)
+      peak = gather_pair<float>(batch, scratch, image, c, height, width);
+    else if (batch.cam_type == CAM_FLOAT16)
+      peak = gather_pair<_Float16>(batch, scratch, image, c, height, width);
+    else
+      peak = gather_pair<BFloat16>(batch, scratch, image, c, height, width);
+    const bool finite = peak >= 0;
+    const bool accept = finite && gate_accepts(batch, image, c);
+    const bool lends = batch.fallback && finite && !accept && batch.accepted[row] == 0;
+    batch.flags[p] = accept;
+    batch.flags[batch.pairs + p] = lends;
+    batch.flags[2 * batch.pairs + p] = !finite;
+    if (!accept && !lends) continue;
+    float largest;
+    __builtin_memcpy(&largest, &peak, 4);
+    const float* geometry = batch.geometry + 6 * image;
+    if (batch.grid_bytes == 1)
+      write_pair<uint8_t>(batch, scratch, height, width, largest, geometry, row, accept);
+    else if (batch.grid_bytes == 2)
+      write_pair<_Float16>(batch, scratch, height, width, largest, geometry, row, accept);
+    else
+      write_pair<float>(batch, scratch, height, width, largest, geometry, row, accept);
+    batch.accepted[row] += accept;
+    batch.fallen[row] = !accept;
+    batch.dirty[row] = 1;
+  }
+}
