@@ -18,7 +18,7 @@ NATIVE = Extension(
     depends=["dist_oaa/attention/native_update.h"],
     # No contraction: a fused multiply-add would round differently from the reference.
     extra_compile_args=["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno",
-                        "-fno-trapping-math", "-fvisibility=hidden"],
+                        "-fno-trapping-math", "-fvisibility=hidden", "-Wno-maybe-uninitialized"],
     language="c++",
     optional=True,
 )  # fmt: skip

@@ -86,6 +86,9 @@ def _shape(grid_R2Q, accepted_R, fallback_R, dirty_R, cam_BCHW, *rest) -> torch.
 
 def update(bank: MapBank, seen: Observation, rules: Rules) -> Outcome:
     """Applies one batch to the bank, in place, by the fastest path of its device."""
+    if not torch.compiler.is_compiling():
+        # The same code without the dispatcher, whose bookkeeping costs as much as ten pairs.
+        return (_on_cpu if bank.grid_R2Q.device.type == "cpu" else _on_gpu)(bank, seen, rules)
     flags_3P = torch.ops.oaa.accumulate(
         bank.grid_R2Q,
         bank.accepted_R,

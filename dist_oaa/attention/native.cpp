@@ -13,6 +13,7 @@ enum { CAM_FLOAT32, CAM_FLOAT16, CAM_BFLOAT16 };
 enum { GATE_STRICT, GATE_TOPK, GATE_PROB, GATE_NONE };  // gates.py
 enum { FUSE_MAX, FUSE_AVERAGE };                        // fusions.py
 
+const int32_t INFINITY_BITS = 0x7f800000;
 const int MAX_SIZE = 1024 + 16;  // cells along a side of a map, and a vector's overhang
 
 struct BFloat16 {
@@ -80,12 +81,13 @@ bool gate_accepts(const Batch& batch, int64_t image, int64_t c) {
 struct Cells {
   int near[MAX_SIZE], far[MAX_SIZE];
   float weight[MAX_SIZE];  // of `far`
-  uint8_t inside[MAX_SIZE];
-  bool all_inside;
+  int inside[MAX_SIZE];
+  int all_inside;
 };
 
 struct Scratch {
-  int pitch, line_pitch;
+  int pitch, line_pitch, ahead_lines;
+  const char* ahead;  // memory to ask for: cache lines of the next pair's maps
   float* features;  // valid features, rows of `pitch`
   float* lines;     // the same, interpolated at the map's columns, rows of `line_pitch`
   float* centres;   // of the map's cells
@@ -100,9 +102,11 @@ struct Scratch {
 #define OAA_VERSIONS 1
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,f16c")
+#define OAA_AVX512 1  // GCC 12 does not define __AVX512F__ after the pragma
 namespace avx512 {
 #include "native_update.h"
 }
+#undef OAA_AVX512
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx2,f16c")
@@ -123,7 +127,7 @@ int round_up(int64_t count) { return (int)((count + 15) / 16 * 16); }
 Scratch* make_scratch(const Batch& batch) {
   const int64_t size = batch.map_size, pitch = round_up(batch.width);
   const int64_t line_pitch = round_up(size), map_cells = round_up(size * size);
-  const int64_t floats = batch.height * (pitch + line_pitch) + line_pitch + map_cells;
+  const int64_t floats = batch.height * (pitch + line_pitch) + 32 + line_pitch + map_cells + 16;
   const int64_t bytes = round_up(sizeof(Scratch)) + floats * 4 + map_cells + 256;
   Scratch* scratch = (Scratch*)std::aligned_alloc(64, (bytes + 63) / 64 * 64);
   if (!scratch) return nullptr;
@@ -135,12 +139,12 @@ Scratch* make_scratch(const Batch& batch) {
   };
   scratch->pitch = (int)pitch;
   scratch->line_pitch = (int)line_pitch;
-  scratch->features = take(batch.height * pitch);
+  scratch->features = take(batch.height * pitch + 32);  // and what a window reads beyond
   scratch->lines = take(batch.height * line_pitch);
   scratch->centres = take(line_pitch);
-  scratch->stored = take(map_cells);
+  scratch->stored = take(map_cells + 16);  // and a vector's overhang
   scratch->inside = (uint8_t*)next;
-  for (int j = 0; j < size; ++j) scratch->centres[j] = ((float)j + 0.5f) / (float)size;
+  for (int j = 0; j < line_pitch; ++j) scratch->centres[j] = ((float)j + 0.5f) / (float)size;
   return scratch;
 }
 

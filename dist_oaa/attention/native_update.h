@@ -31,37 +31,59 @@ static int32_t gather(const T* source, int64_t stride_h, int64_t stride_w, int h
   for (int i = 0; i < height; ++i) {
     const T* from = source + i * stride_h;
     float* row = features + (int64_t)i * pitch;
-    if (stride_w == 1)
-      for (int j = 0; j < width; ++j) row[j] = as_float(from[j]);
-    else
-      for (int j = 0; j < width; ++j) row[j] = as_float(from[j * stride_w]);
+    for (int j = 0; j < width; ++j) row[j] = as_float(from[j * stride_w]);
     for (int j = 0; j < width; ++j) {
       int32_t bits;
       __builtin_memcpy(&bits, row + j, 4);
       peak = bits > peak ? bits : peak;
-      int32_t absolute = bits & 0x7fffffff;
+      const int32_t absolute = bits & 0x7fffffff;
       magnitude = absolute > magnitude ? absolute : magnitude;
     }
   }
-  return magnitude >= 0x7f800000 ? -1 : peak;
+  return magnitude >= INFINITY_BITS ? -1 : peak;
 }
+
+#ifdef OAA_AVX512
+static inline __mmask16 below(int count) {  // lanes below a count, for the end of a row
+  return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
+}
+
+// The same for consecutive floats.
+static int32_t gather_rows(const float* source, int64_t stride_h, int height, int width,
+                           int pitch, float* features) {
+  __m512i peak = _mm512_setzero_si512(), magnitude = peak;
+  for (int i = 0; i < height; ++i) {
+    const float* from = source + i * stride_h;
+    float* row = features + (int64_t)i * pitch;
+    for (int j = 0; j < width; j += 16) {
+      const __m512i bits = _mm512_maskz_loadu_epi32(below(width - j), from + j);
+      _mm512_storeu_si512(row + j, bits);
+      peak = _mm512_max_epi32(peak, bits);
+      magnitude = _mm512_max_epi32(
+          magnitude, _mm512_and_epi32(bits, _mm512_set1_epi32(0x7fffffff)));
+    }
+  }
+  if (_mm512_reduce_max_epi32(magnitude) >= INFINITY_BITS) return -1;
+  return _mm512_reduce_max_epi32(peak);
+}
+#endif
 
 static void place(Cells& cells, const float* centres, int size, float slope, float offset,
                   int length) {
   const float last = (float)(length - 1);
-  uint8_t all = 1;
-  for (int j = 0; j < size; ++j) {
-    float x = slope * centres[j] + offset;
-    uint8_t inside = (uint8_t)(x >= 0) & (uint8_t)(x <= 1);
+  const int padded = (size + 15) / 16 * 16;  // whole vectors; `centres` goes that far
+  for (int j = 0; j < padded; ++j) {
+    const float x = slope * centres[j] + offset;
     float position = x * (float)length - 0.5f;
     position = position > 0 ? smaller(position, last) : 0.0f;  // NaN counts as 0
-    float near = __builtin_floorf(position);
-    cells.near[j] = (int)near;
-    cells.far[j] = smaller(cells.near[j] + 1, length - 1);
-    cells.weight[j] = position - near;
-    cells.inside[j] = inside;
-    all &= inside;
+    const int near = (int)position;
+    cells.near[j] = near;
+    cells.far[j] = smaller(near + 1, length - 1);
+    cells.weight[j] = position - (float)near;
+    cells.inside[j] = (int)(x >= 0) & (int)(x <= 1);
   }
+  int all = 1;
+  for (int j = 0; j < size; ++j) all &= cells.inside[j];
   cells.all_inside = all;
 }
 
@@ -71,66 +93,103 @@ static inline float scaled(float feature, float factor, float top) {
 }
 
 // One feature row, scaled and interpolated at the map's columns.
-static void along_row(const float* row, [[maybe_unused]] int width, float factor, float top,
-                      const Cells& columns, int size, float* out) {
-#ifdef __AVX512F__
-  if (width <= 64) {
-    const int registers = (width + 15) / 16;
-    __m512 part[4];
-    for (int k = 0; k < 4; ++k) {
-      __m512 v = k < registers ? _mm512_loadu_ps(row + 16 * k) : _mm512_setzero_ps();
-      v = _mm512_mul_ps(_mm512_max_ps(v, _mm512_setzero_ps()), _mm512_set1_ps(factor));
-      part[k] = _mm512_min_ps(v, _mm512_set1_ps(top));
-    }
-    const __m512 one = _mm512_set1_ps(1.0f);
-    for (int j = 0; j < size; j += 16) {
-      __m512i near = _mm512_loadu_si512(columns.near + j);
-      __m512i far = _mm512_loadu_si512(columns.far + j);
-      __m512 weight = _mm512_loadu_ps(columns.weight + j);
-      __m512 a = _mm512_permutex2var_ps(part[0], near, part[1]);
-      __m512 b = _mm512_permutex2var_ps(part[0], far, part[1]);
-      if (registers > 2) {
-        const __m512i high = _mm512_set1_epi32(32);
-        __m512 a_high = _mm512_permutex2var_ps(part[2], near, part[3]);
-        __m512 b_high = _mm512_permutex2var_ps(part[2], far, part[3]);
-        a = _mm512_mask_mov_ps(a, _mm512_test_epi32_mask(near, high), a_high);
-        b = _mm512_mask_mov_ps(b, _mm512_test_epi32_mask(far, high), b_high);
-      }
-      __m512 sum = _mm512_add_ps(_mm512_mul_ps(a, _mm512_sub_ps(one, weight)),
-                                 _mm512_mul_ps(b, weight));
-      _mm512_storeu_ps(out + j, sum);
-    }
-    return;
-  }
-#endif
+static void along_row(const float* row, float factor, float top, const Cells& columns, int size,
+                      float* out) {
   for (int j = 0; j < size; ++j) {
-    float a = scaled(row[columns.near[j]], factor, top);
-    float b = scaled(row[columns.far[j]], factor, top);
-    float weight = columns.weight[j];
+    const float a = scaled(row[columns.near[j]], factor, top);
+    const float b = scaled(row[columns.far[j]], factor, top);
+    const float weight = columns.weight[j];
     out[j] = a * (1 - weight) + b * weight;
   }
 }
+
+#ifdef OAA_AVX512
+// The first of the features that 16 neighbouring columns read, or -1 where they span more than
+// the two registers in which a permutation can look values up.
+static int window(const Cells& columns, int j) {
+  const __m512i near = _mm512_loadu_si512(columns.near + j);
+  const __m512i far = _mm512_loadu_si512(columns.far + j);
+  const int first = _mm512_reduce_min_epi32(near), last = _mm512_reduce_max_epi32(far);
+  return last - first < 32 ? first : -1;
+}
+
+// Several feature rows at once, 16 columns after 16: what depends on the column is loaded once.
+static bool along_rows(const Scratch& scratch, int first, int last, int width, float factor,
+                       float top, int size) {
+  for (int j = 0; j < size; j += 16)
+    if (window(scratch.columns, j) < 0) return false;
+  for (int i = first; i <= last; ++i) {
+    float* row = scratch.features + (int64_t)i * scratch.pitch;
+    for (int j = 0; j < width; j += 16) {
+      const __m512 positive = _mm512_max_ps(_mm512_loadu_ps(row + j), _mm512_setzero_ps());
+      const __m512 value = _mm512_mul_ps(positive, _mm512_set1_ps(factor));
+      _mm512_storeu_ps(row + j, _mm512_min_ps(value, _mm512_set1_ps(top)));
+    }
+  }
+  for (int j = 0; j < size; j += 16) {
+    const int from = window(scratch.columns, j);
+    const __m512i base = _mm512_set1_epi32(from);
+    const __m512i near = _mm512_sub_epi32(_mm512_loadu_si512(scratch.columns.near + j), base);
+    const __m512i far = _mm512_sub_epi32(_mm512_loadu_si512(scratch.columns.far + j), base);
+    const __m512 weight = _mm512_loadu_ps(scratch.columns.weight + j);
+    const __m512 rest = _mm512_sub_ps(_mm512_set1_ps(1.0f), weight);
+    for (int i = first; i <= last; ++i) {
+      const float* row = scratch.features + (int64_t)i * scratch.pitch + from;
+      const __m512 low = _mm512_loadu_ps(row), high = _mm512_loadu_ps(row + 16);
+      const __m512 a = _mm512_permutex2var_ps(low, near, high);
+      const __m512 b = _mm512_permutex2var_ps(low, far, high);
+      _mm512_storeu_ps(scratch.lines + (int64_t)i * scratch.line_pitch + j,
+                       _mm512_add_ps(_mm512_mul_ps(a, rest), _mm512_mul_ps(b, weight)));
+    }
+  }
+  return true;
+}
+#else
+static bool along_rows(const Scratch&, int, int, int, float, float, int) { return false; }
+#endif
 
 static inline void store(uint8_t* at, float value) { *at = (uint8_t)(int)__builtin_rintf(value); }
 static inline void store(_Float16* at, float value) { *at = (_Float16)value; }
 static inline void store(float* at, float value) { *at = value; }
 
+// One row of the map: two interpolated feature rows, blended and stored. May write up to a vector
+// beyond its end, which the next row overwrites.
+template <typename T>
+static void blend(const float* upper, const float* lower, float weight, int size, T* out) {
+  const float rest = 1 - weight;
+  for (int j = 0; j < size; ++j) store(out + j, upper[j] * rest + lower[j] * weight);
+}
+#ifdef OAA_AVX512
+static void blend(const float* upper, const float* lower, float weight, int size, uint8_t* out) {
+  const __m512 w = _mm512_set1_ps(weight), rest = _mm512_set1_ps(1 - weight);
+  for (int j = 0; j < size; j += 16) {
+    const __m512 value = _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(upper + j), rest),
+                                       _mm512_mul_ps(_mm512_loadu_ps(lower + j), w));
+    _mm_storeu_si128((__m128i*)(out + j), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(value)));
+  }
+}
+#endif
+
 // A at the map's cells, in the stored format, when x follows the columns and y the rows.
 template <typename T>
-static void sample_straight(const Scratch& scratch, int width, float factor, float top,
-                            const Cells& columns, const Cells& rows, int size, T* stored) {
+static void sample_straight(const Scratch& scratch, int width, float factor, float top, int size,
+                            T* stored) {
+  const Cells &columns = scratch.columns, &rows = scratch.rows;
   // Places run along the axis or against it: its ends tell which feature rows are needed.
   const int first = smaller(rows.near[0], rows.near[size - 1]);
   const int last = rows.far[0] > rows.far[size - 1] ? rows.far[0] : rows.far[size - 1];
-  for (int i = first; i <= last; ++i)
-    along_row(scratch.features + (int64_t)i * scratch.pitch, width, factor, top, columns, size,
-              scratch.lines + (int64_t)i * scratch.line_pitch);
+  if (!along_rows(scratch, first, last, width, factor, top, size))
+    for (int i = first; i <= last; ++i)
+      along_row(scratch.features + (int64_t)i * scratch.pitch, factor, top, columns, size,
+                scratch.lines + (int64_t)i * scratch.line_pitch);
   for (int i = 0; i < size; ++i) {
-    const float* upper = scratch.lines + (int64_t)rows.near[i] * scratch.line_pitch;
-    const float* lower = scratch.lines + (int64_t)rows.far[i] * scratch.line_pitch;
-    const float weight = rows.weight[i], rest = 1 - weight;
-    T* out = stored + (int64_t)i * size;
-    for (int j = 0; j < size; ++j) store(out + j, upper[j] * rest + lower[j] * weight);
+    // The next pair's memory is asked for little by little: a burst would fill the processor's
+    // few slots for outstanding loads and stall this pair's own.
+    for (int k = scratch.ahead_lines * i / size; k < scratch.ahead_lines * (i + 1) / size; ++k)
+      __builtin_prefetch(scratch.ahead + 64 * (int64_t)k, 0, 2);
+    blend(scratch.lines + (int64_t)rows.near[i] * scratch.line_pitch,
+          scratch.lines + (int64_t)rows.far[i] * scratch.line_pitch, rows.weight[i], size,
+          stored + (int64_t)i * size);
   }
 }
 
@@ -215,13 +274,13 @@ static void write_pair(const Batch& batch, Scratch& scratch, int height,
     Cells &columns = scratch.columns, &rows = scratch.rows;
     place(columns, scratch.centres, size, geometry[0], geometry[2], width);
     place(rows, scratch.centres, size, geometry[4], geometry[5], height);
-    sample_straight(scratch, width, factor, top, columns, rows, size, stored);
+    sample_straight(scratch, width, factor, top, size, stored);
     if (columns.all_inside && rows.all_inside)
       inside = nullptr;
     else
       for (int i = 0; i < size; ++i)
         for (int j = 0; j < size; ++j)
-          scratch.inside[i * size + j] = rows.inside[i] & columns.inside[j];
+          scratch.inside[i * size + j] = (uint8_t)(rows.inside[i] & columns.inside[j]);
   } else {
     sample_affine(scratch, width, height, factor, top, geometry, scratch.centres, size,
                   stored, scratch.inside);
@@ -231,24 +290,31 @@ static void write_pair(const Batch& batch, Scratch& scratch, int height,
   fuse(map, map + batch.pitch, stored, inside, cells, batch.fusion, t, accept);
 }
 
-static inline void fetch(const Batch& batch, int64_t pair) {
-  if (pair >= batch.pairs) return;
+// Notes which rows of the bank to ask for while this pair is computed.
+static inline void look_ahead(const Batch& batch, Scratch& scratch, int64_t next_pair) {
   const int64_t bytes = 2 * batch.pitch * batch.grid_bytes;
-  const char* at = (const char*)batch.grid + batch.row[pair] * bytes;
-  for (int64_t k = 0; k < bytes; k += 64) __builtin_prefetch(at + k, 1, 2);
+  const bool any = next_pair < batch.pairs;
+  scratch.ahead = any ? (const char*)batch.grid + batch.row[next_pair] * bytes : nullptr;
+  scratch.ahead_lines = any ? (int)((bytes + 63) / 64) : 0;
 }
 
 template <typename T>
 static int32_t gather_pair(const Batch& batch, const Scratch& scratch, int64_t image, int64_t c,
                            int height, int width) {
   const T* cam = (const T*)batch.cam + image * batch.cam_stride[0] + c * batch.cam_stride[1];
+#ifdef OAA_AVX512
+  if constexpr (sizeof(T) == 4)
+    if (batch.cam_stride[3] == 1)
+      return gather_rows(cam, batch.cam_stride[2], height, width, scratch.pitch,
+                         scratch.features);
+#endif
   return gather(cam, batch.cam_stride[2], batch.cam_stride[3], height, width, scratch.pitch,
                 scratch.features);
 }
 
 static void update(const Batch& batch, Scratch& scratch) {
   for (int64_t p = 0; p < batch.pairs; ++p) {
-    fetch(batch, p + 1);
+    look_ahead(batch, scratch, p + 1);
     const int64_t image = batch.image[p], c = batch.class_[p], row = batch.row[p];
     const int height = (int)batch.cells[2 * image], width = (int)batch.cells[2 * image + 1];
     int32_t peak;
