@@ -182,10 +182,12 @@ static void sample_straight(const Scratch& scratch, int width, float factor, flo
     for (int i = first; i <= last; ++i)
       along_row(scratch.features + (int64_t)i * scratch.pitch, factor, top, columns, size,
                 scratch.lines + (int64_t)i * scratch.line_pitch);
+  const int share = (scratch.ahead_lines + size - 1) / size;
   for (int i = 0; i < size; ++i) {
     // The next pair's memory is asked for little by little: a burst would fill the processor's
     // few slots for outstanding loads and stall this pair's own.
-    for (int k = scratch.ahead_lines * i / size; k < scratch.ahead_lines * (i + 1) / size; ++k)
+    const int end = smaller((i + 1) * share, scratch.ahead_lines);
+    for (int k = i * share; k < end; ++k)
       __builtin_prefetch(scratch.ahead + 64 * (int64_t)k, 0, 2);
     blend(scratch.lines + (int64_t)rows.near[i] * scratch.line_pitch,
           scratch.lines + (int64_t)rows.far[i] * scratch.line_pitch, rows.weight[i], size,
