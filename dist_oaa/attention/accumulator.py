@@ -1,13 +1,19 @@
-"""The resident maps of one rank together with the store that makes them durable."""
+"""The resident maps of one rank together with the store that makes them durable.
 
-import numpy as np
+Durability has two parts: `snapshot` copies the rows that changed, at the speed of memory, and
+`store.commit` writes the copy, at the speed of the disk. The second may run in another thread
+while the bank goes on to change; `commit` is both in one call.
+
+Legend: K changed rows; 2 the cumulative map, then the last attention; S cells along each side;
+Q the S * S cells, padded.
+"""
+
 import torch
 
 from dist_oaa.attention.bank import DTYPES, MapBank
 from dist_oaa.attention.batch import Observation, Outcome, Pairs, Rules
 from dist_oaa.attention.update import update
-from dist_oaa.store.codec import ChangedRows
-from dist_oaa.store.facade import StoreWriter
+from dist_oaa.store.facade import ChangedRows, StoreWriter
 
 
 class AttentionAccumulator:
@@ -47,6 +53,30 @@ class AttentionAccumulator:
         """Accumulates one batch in device memory; see attention/update.py."""
         return update(self.bank, seen, rules)
 
+    @torch.no_grad()
+    def snapshot(self) -> ChangedRows:
+        """A copy, in host memory, of the rows that changed since the last one.
+
+        They count as saved from here on. At most 2 S^2 elements a row are held until the copy is
+        let go; on a GPU its maps lie in pinned memory.
+        """
+        bank, cells = self.bank, self.bank.map_size**2
+        rows_K = bank.dirty_R.nonzero()[:, 0]
+        # Gathered where the bank lies: a single transfer then brings all maps.
+        grid_K2Q = bank.grid_R2Q.index_select(0, rows_K)
+        if grid_K2Q.is_cuda:
+            pinned = torch.empty(grid_K2Q.shape, dtype=grid_K2Q.dtype, pin_memory=True)
+            grid_K2Q = pinned.copy_(grid_K2Q)
+        maps_K2SS = grid_K2Q[:, :, :cells].unflatten(2, (bank.map_size, bank.map_size))
+        rows = ChangedRows(
+            rows_K.cpu().numpy(),
+            maps_K2SS.numpy(),
+            bank.accepted_R[rows_K].cpu().numpy(),
+            bank.fallback_R[rows_K].cpu().numpy(),
+        )
+        bank.dirty_R.zero_()
+        return rows
+
     def commit(self, generation: int) -> int:
         """Makes the rows that changed since the last commit durable as `generation`.
 
@@ -54,20 +84,14 @@ class AttentionAccumulator:
             the number of bytes written.
 
         Raises:
-            UserError: when the disk is full or fails; the rows stay dirty.
+            UserError: when the disk is full or fails; the rows are dirty again.
         """
-        bank = self.bank
-        rows_K = bank.dirty_R.nonzero()[:, 0]
-        maps_2KSS = (bank.maps_RSS[rows_K], bank.last_RSS[rows_K])
-        rows = ChangedRows(
-            rows_K.cpu().numpy(),
-            torch.stack(maps_2KSS, 1).cpu().numpy(),
-            bank.accepted_R[rows_K].cpu().numpy(),
-            bank.fallback_R[rows_K].cpu().numpy(),
-        )
-        size = self.store.commit(generation, rows)
-        bank.dirty_R.zero_()
-        return size
+        rows = self.snapshot()
+        try:
+            return self.store.commit(generation, rows)
+        except BaseException:
+            self.bank.dirty_R[torch.from_numpy(rows.rows_K).to(self.device)] = True
+            raise
 
     def close(self) -> None:
         """Closes the store."""

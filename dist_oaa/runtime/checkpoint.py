@@ -7,6 +7,8 @@ A checkpoint is written to a temporary folder, synced, renamed, and then publish
 of latest.json: the one instant at which the weights and the maps of the same generation take
 effect together. The maps' generation is committed before; a crash in between leaves the old
 checkpoint in force, and the newer records of the store are ignored.
+
+Writing may take its time beside training (see saver.py), since what is written is a `host_copy`.
 """
 
 import hashlib
@@ -39,6 +41,23 @@ class Checkpoint:
     """Position and counters: anything that JSON keeps exactly."""
     generation: int = 0
     """Generation of the store that belongs to it, 0 where a stage has no store."""
+
+
+def host_copy(value: Any) -> Any:
+    """A state dict as it is now: its tensors copied to the CPU, contiguous, whatever the nesting.
+
+    Training may go on to change the original. The copy of a model and its momentum takes as much
+    host memory as the two themselves.
+    """
+    if isinstance(value, torch.Tensor):
+        # safetensors keeps values, not strides: channels-last weights are undone here, so that
+        # the thread that writes the copy has no arithmetic left to do.
+        return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    if isinstance(value, dict):
+        return {key: host_copy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(host_copy(item) for item in value)
+    return value
 
 
 def save_checkpoint(folder: Path, name: str, checkpoint: Checkpoint, keep: int) -> None:
@@ -129,7 +148,7 @@ def unflatten_optimizer(tensors: dict[str, torch.Tensor], plain: dict[str, Any])
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    # safetensors keeps values, not strides; contiguous copies also undo channels-last weights.
+    # Nothing to do for a `host_copy`.
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())

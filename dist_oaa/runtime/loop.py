@@ -1,16 +1,18 @@
 """The training loop that every training stage runs in: it knows nothing of what is trained.
 
 One optimiser step, on all ranks:
-  1. ranks sum their image counts, stop requests and problems; a problem ends all of them;
+  1. ranks sum their image counts, stop requests and problems, and whether their part of a
+     checkpoint is written; a problem ends all of them;
   2. forward and backward, each rank's loss weighted so that DDP's mean over ranks is the mean
      over the images of the step, whatever each rank's share;
   3. ranks sum losses and counters; a non-finite loss ends all of them before the optimiser steps;
-  4. the optimiser steps; now and then a checkpoint is published.
+  4. the optimiser steps; now and then a checkpoint is begun, which is a copy of what it holds;
+     it is written and published while the next steps run (saver.py).
 """
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -22,10 +24,11 @@ from torch.nn.parallel import DistributedDataParallel
 from dist_oaa.config.errors import Interrupted, RunError
 from dist_oaa.config.model import OptimConfig
 from dist_oaa.config.run import CheckpointConfig
-from dist_oaa.runtime.checkpoint import Checkpoint, save_checkpoint
+from dist_oaa.runtime.checkpoint import Checkpoint, host_copy, save_checkpoint
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import named_disk_errors
 from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.saver import Saver, open_saver
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import Tracker
 
@@ -66,8 +69,12 @@ class Stage(Protocol):
     def end_epoch(self, position: "Position") -> dict[str, float]:
         """Measures after an epoch; the same numbers on every rank."""
 
-    def commit(self, generation: int) -> None:
-        """Makes the stage's own store durable; UserError where that fails."""
+    def snapshot(self, generation: int) -> Callable[[], None]:
+        """Copies what changed in the stage's own store since the last snapshot.
+
+        The returned function makes the copy durable as `generation`; it is called in another
+        thread, while training goes on, and raises UserError where it fails.
+        """
 
 
 @dataclass
@@ -120,7 +127,7 @@ class Position:
     step: int = 0
     """Optimiser steps done in all."""
     generation: int = 0
-    """Last published generation of the store."""
+    """Generation of the newest checkpoint, published or on its way."""
     totals: dict[str, float] = field(default_factory=dict)
     """Sums over the images of the current epoch so far."""
     skipped: list[str] = field(default_factory=list)
@@ -142,6 +149,7 @@ class Loop:
     tracker: Tracker | None
     log_every: int
     position: Position
+    saver: Saver = field(init=False)
 
     def run(self) -> dict[str, float]:
         """Trains to the end and returns the last measurements.
@@ -149,17 +157,26 @@ class Loop:
         Raises:
             Interrupted: after a signal; a checkpoint has been published.
             RunError: on a non-finite loss.
-            UserError: when a stage's check or a commit fails.
+            UserError: when a stage's check fails or a checkpoint cannot be written.
         """
         metrics: dict[str, float] = {}
         self.reporter.start(self.plan.total_steps, self.position.step)
-        try:
-            while not self._finished():
-                self._train_epoch()
-                metrics = self._close_epoch()
-        finally:
-            self.reporter.stop()
+        with open_saver(self.world) as self.saver:
+            try:
+                while not self._finished():
+                    self._train_epoch()
+                    metrics = self._close_epoch()
+                self._say_waiting()
+            finally:
+                self.reporter.stop()
         return metrics
+
+    def _say_waiting(self) -> None:
+        if self.saver.waited_s > 1:
+            self.reporter.say(
+                f"training waited {self.saver.waited_s:.0f} s for checkpoints that were still "
+                "being written when the next one was due: raise checkpoint.every_steps"
+            )
 
     def _finished(self) -> bool:
         # An epoch whose last step is done still has to be measured and closed.
@@ -185,14 +202,14 @@ class Loop:
                     self._checkpoint()
                 if not left:
                     break
-        if self.world.sum(np.array([bool(self.stop.reason)], dtype=np.int64))[0]:
+        if self.saver.sum([bool(self.stop.reason)])[0]:
             self._stop()
 
     def _step(self, batch: MicroBatches) -> bool:
         at = self.position
         problem = self.stage.check(batch)
         request = [len(batch), bool(self.stop.reason), problem is not None, len(batch.bad)]
-        images, stops, problems, bad = self.world.sum(np.array(request, dtype=np.int64)).tolist()
+        images, stops, problems, bad = self.saver.sum(request)
         if problems:
             self.world.raise_first(problem)
         if bad:
@@ -266,6 +283,7 @@ class Loop:
 
     def _stop(self) -> None:
         self._checkpoint()
+        self.saver.finish()
         reason = next(r for r in self.world.gather(self.stop.reason) if r)
         raise Interrupted(
             f"stopped by {reason} in epoch {self.position.epoch + 1} after "
@@ -273,24 +291,21 @@ class Loop:
         )
 
     def _checkpoint(self) -> None:
-        """Commits the maps on all ranks, then publishes weights and maps together."""
-        at = self.position
-        generation = at.generation + 1
-        self.world.agree(lambda: self.stage.commit(generation))
-        state = asdict(at) | {
-            "generation": generation,
-            "scaler": self.trainable.scaler.state_dict(),
-        }
+        """Begins a checkpoint of this instant, once the one before is published."""
+        self.saver.finish()
+        self.position.generation += 1
+        write = self.stage.snapshot(self.position.generation)
+        self.saver.begin(write, self._publication() if self.world.is_first else None)
+
+    def _publication(self) -> Callable[[], None]:
+        """What rank 0 does when all maps are durable; holds a copy of weights and optimiser."""
+        at, trainable = self.position, self.trainable
         checkpoint = Checkpoint(
-            self.trainable.model.state_dict(),
-            self.trainable.optimizer.state_dict(),
-            state,
-            generation,
+            host_copy(trainable.model.state_dict()),
+            host_copy(trainable.optimizer.state_dict()),
+            asdict(at) | {"scaler": trainable.scaler.state_dict()},
+            at.generation,
         )
         # The generation makes the name unique: a published checkpoint is never overwritten.
-        folder, name = self.run_dir / "checkpoints", f"step-{at.step:08d}-g{generation:06d}"
-        # Nobody may overwrite the older of the two generations before the newer is published.
-        self.world.only_first(
-            lambda: save_checkpoint(folder, name, checkpoint, self.checkpoints.keep)
-        )
-        at.generation = generation
+        folder, name = self.run_dir / "checkpoints", f"step-{at.step:08d}-g{at.generation:06d}"
+        return lambda: save_checkpoint(folder, name, checkpoint, self.checkpoints.keep)

@@ -1,5 +1,6 @@
 """What `oaa classify` says and shows of its figures."""
 
+from dist_oaa.attention import native
 from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.evaluation.table import quality_table
@@ -68,6 +69,8 @@ def announce(
     )
     reporter.say(f"{config.model.backbone}: {weights}")
     reporter.say(f"{machine(world)}; run directory {config.run_dir}")
+    if world.device.type == "cpu" and native.problem():
+        reporter.say(f"note: maps accumulate in PyTorch, the C++ update {native.problem()}")
     if config.store.shards % world.size:
         reporter.say(
             f"note: {config.store.shards} shards on {world.size} processes: some own one more "

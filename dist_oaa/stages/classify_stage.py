@@ -156,6 +156,11 @@ class ClassifyStage:
         }
         return metrics | self.measure(self, position)
 
-    def commit(self, generation: int) -> None:
-        """Makes the changed maps of this rank durable."""
-        self.accumulator.commit(generation)
+    def snapshot(self, generation: int) -> Callable[[], None]:
+        """Copies this rank's changed maps; the returned function writes the copy."""
+        store, rows = self.accumulator.store, self.accumulator.snapshot()
+
+        def write() -> None:
+            store.commit(generation, rows)
+
+        return write

@@ -12,10 +12,14 @@ reads no maps: a damaged generation must not pass for an older or an unpublished
 """
 
 import struct
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
+
+try:  # the same checksum, five times as fast: with zlib's it is a quarter of a commit's work
+    from isal.isal_zlib import crc32
+except ImportError:
+    from zlib import crc32
 
 HEADER = struct.Struct("<QIIIII")
 CHECKED = HEADER.size - 4  # bytes that the header's own checksum covers
@@ -67,9 +71,9 @@ def encode(record: Record) -> bytes:
     """The bytes of a record."""
     payload = record.map_SS.tobytes() + record.last_SS.tobytes()
     flags = FALLBACK if record.fallback else 0
-    crc = zlib.crc32(payload)
+    crc = crc32(payload)
     head = HEADER.pack(record.generation, record.row, record.accepted, flags, crc, 0)[:CHECKED]
-    return head + struct.pack("<I", zlib.crc32(head)) + payload
+    return head + struct.pack("<I", crc32(head)) + payload
 
 
 def decode(data: bytes, size: int, dtype: np.dtype) -> Record:
@@ -81,7 +85,7 @@ def decode(data: bytes, size: int, dtype: np.dtype) -> Record:
     if len(data) != record_size(size, dtype):
         raise DamagedRecordError(f"{len(data)} bytes, expected {record_size(size, dtype)}")
     generation, row, accepted, flags, crc = _header(data)
-    if zlib.crc32(memoryview(data)[HEADER.size :]) != crc:
+    if crc32(memoryview(data)[HEADER.size :]) != crc:
         raise DamagedRecordError("checksum of the maps does not match")
     maps = np.frombuffer(data, dtype, offset=HEADER.size).reshape(2, size, size)
     return Record(generation, row, accepted, bool(flags & FALLBACK), maps[0], maps[1])
@@ -100,6 +104,6 @@ def _header(data: bytes | memoryview) -> tuple[int, ...]:
     if len(data) < HEADER.size:
         raise DamagedRecordError(f"{len(data)} bytes are less than a header")
     *fields, head_crc = HEADER.unpack_from(data)
-    if zlib.crc32(memoryview(data)[:CHECKED]) != head_crc:
+    if crc32(memoryview(data)[:CHECKED]) != head_crc:
         raise DamagedRecordError("checksum of the header does not match")
     return tuple(fields)

@@ -12,17 +12,25 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.store.bulk import RecordBuffer
 from dist_oaa.store.codec import ChangedRows, Record
 from dist_oaa.store.lease import Lease, is_held
 from dist_oaa.store.manifest import MANIFEST, Manifest
 from dist_oaa.store.ownership import owned_shards
 from dist_oaa.store.shard import DATA, Shard
+from dist_oaa.store.writeback import sent_early
+
+# Shards that are being committed at the same time.
+WRITERS = 8
+# So few shards leave the disk idle while they compute.
+FEW = 4
 
 
 def shard_name(index: int) -> str:
@@ -99,6 +107,9 @@ class StoreWriter:
         rows = manifest.rows_of_shard[self.owned]
         self.offsets = dict(zip(self.owned, (np.cumsum(rows) - rows).tolist(), strict=True))
         self.rows = int(rows.sum())
+        # Shared, since two shards that fill their transactions at the same time would only hand
+        # the interpreter's lock back and forth, at every record.
+        self._buffer = RecordBuffer(manifest.map_size, np.dtype(manifest.dtype))
         self._leases: list[Lease] = []
         self._shards: dict[int, Shard] = {}
         try:
@@ -155,29 +166,36 @@ class StoreWriter:
         Raises:
             UserError: when the disk is full or fails; the published generation stays readable.
         """
-        size = 0
         try:
-            for index, shard in self._shards.items():
-                first = self.offsets[index]
-                low, high = np.searchsorted(rows.rows_K, [first, first + shard.rows])
-                records = (
-                    Record(
-                        generation,
-                        int(rows.rows_K[k]) - first,
-                        int(rows.accepted_K[k]),
-                        bool(rows.fallback_K[k]),
-                        rows.maps_K2SS[k, 0],
-                        rows.maps_K2SS[k, 1],
-                    )
-                    for k in range(low, high)
+            # Waiting for the disk is most of a small commit, and shards can wait side by side.
+            few = self._shards.values() if len(self._shards) < FEW else ()
+            with (
+                sent_early(shard.path for shard in few),
+                ThreadPoolExecutor(WRITERS, "oaa-shard") as pool,
+            ):
+                return sum(
+                    pool.map(lambda index: self._commit(index, generation, rows), self._shards)
                 )
-                size += shard.commit(generation, records)
-                if self._local is not None:
-                    shard.copy_to(self._folder / shard_name(index))
         except OSError as error:
             raise UserError(
                 f"the maps could not be saved, the last checkpoint stays as it was: {error}"
             ) from error
+
+    def _commit(self, index: int, generation: int, rows: ChangedRows) -> int:
+        shard, first = self._shards[index], self.offsets[index]
+        part = slice(*np.searchsorted(rows.rows_K, [first, first + shard.rows]))
+        size = shard.commit(
+            generation,
+            ChangedRows(
+                rows.rows_K[part] - first,
+                rows.maps_K2SS[part],
+                rows.accepted_K[part],
+                rows.fallback_K[part],
+            ),
+            self._buffer,
+        )
+        if self._local is not None:
+            shard.copy_to(self._folder / shard_name(index))
         return size
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from dist_oaa.config.accumulate import AccumulateConfig, StoreConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.files import new_folder
 from dist_oaa.runtime.fingerprint import labels_fingerprint
+from dist_oaa.store.codec import ChangedRows
 from dist_oaa.store.facade import StoreWriter
 from dist_oaa.store.interchange import CLASSES, PAIRS
 from dist_oaa.store.manifest import Manifest, is_storable
@@ -165,18 +166,18 @@ def _write_shard(
     entries = [pairs[pair] for pair in manifest.pairs_of_shard(index)]
     rows_K = np.array([row for row, e in enumerate(entries) if e.path is not None], np.int64)
     size = manifest.map_size
-    maps_KSS = np.zeros((len(rows_K), size, size), manifest.dtype)
+    maps_K2SS = np.zeros((len(rows_K), 2, size, size), manifest.dtype)
     resized = 0
-    for map_SS, row in zip(maps_KSS, rows_K.tolist(), strict=True):
+    for maps_2SS, row in zip(maps_K2SS, rows_K.tolist(), strict=True):
         values = read_map(entries[row].path)
-        map_SS[...] = to_grid(values, size, map_SS.dtype)
-        resized += values.shape != map_SS.shape
+        maps_2SS[...] = to_grid(values, size, maps_2SS.dtype)  # the last attention is not known
+        resized += values.shape != maps_2SS.shape[1:]
     accepted_K = np.array([entries[row].accepted for row in rows_K])
     fallback_K = np.array([entries[row].fallback for row in rows_K])
     # As rank `index` of as many ranks as shards: it owns this shard alone.
     writer = StoreWriter(store, manifest, index, manifest.shards, generation=0)
     try:
-        writer.commit(1, rows_K, maps_KSS, maps_KSS, accepted_K, fallback_K)
+        writer.commit(1, ChangedRows(rows_K, maps_K2SS, accepted_K, fallback_K))
     finally:
         writer.close()
     return resized

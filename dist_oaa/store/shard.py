@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
@@ -22,7 +22,9 @@ import numpy as np
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.files import sync_folder
-from dist_oaa.store.codec import DamagedRecordError, Record, decode, encode, peek, record_size
+from dist_oaa.store.bulk import RecordBuffer
+from dist_oaa.store.codec import ChangedRows, DamagedRecordError, Record, decode, peek, record_size
+from dist_oaa.store.transaction import newest, plan_commit, write
 
 META = b"meta"
 KEY = struct.Struct(">IB")  # row, slot: big-endian, so that LMDB's order is the rows' order
@@ -71,21 +73,22 @@ class Shard:
     ) -> None:
         self.folder, self.index, self.rows = folder, index, rows
         self.map_size, self.dtype = map_size, np.dtype(dtype)
+        self.path = folder / DATA
+        self._record_size = record_size(map_size, self.dtype)
         self._identity = {"store_id": store_id, "shard": index}
         # generation of each slot, -1 where empty
         self._slots_R2 = np.full((rows, 2), -1, dtype=np.int64)
-        if not (folder / DATA).exists() and (generation or not writable):
+        if not self.path.exists() and (generation or not writable):
             raise UserError(f"shard {folder} is missing")
         try:
             if writable:
                 folder.mkdir(parents=True, exist_ok=True)
             self._env = lmdb.open(
                 str(folder),
-                map_size=environment_size(rows, record_size(map_size, self.dtype)),
+                map_size=environment_size(rows, self._record_size),
                 readonly=not writable,
                 lock=False,
                 readahead=False,
-                meminit=False,
             )
         except (lmdb.Error, OSError) as error:
             raise UserError(f"shard {folder} cannot be opened: {error}") from error
@@ -102,7 +105,7 @@ class Shard:
 
     def _missing_bytes(self) -> int:
         length = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        return length - os.path.getsize(self.folder / DATA)
+        return length - os.path.getsize(self.path)
 
     def _check_length(self, writable: bool) -> None:
         """Refuses a truncated file: reading past its end would kill the process (SIGBUS)."""
@@ -120,8 +123,7 @@ class Shard:
         """
         missing = self._missing_bytes()
         if missing > 0:
-            path = self.folder / DATA
-            os.truncate(path, path.stat().st_size + missing)
+            os.truncate(self.path, os.path.getsize(self.path) + missing)
 
     def _meta(self) -> dict:
         with self._env.begin() as txn:
@@ -186,7 +188,7 @@ class Shard:
     @property
     def live_rows(self) -> list[int]:
         """Rows that were ever written, ascending."""
-        return np.flatnonzero(self._slots_R2.max(axis=1) >= 0).tolist()
+        return np.flatnonzero(newest(self._slots_R2)[0] >= 0).tolist()
 
     def get(self, row: int) -> Record:
         """The live record of a row of `live_rows`.
@@ -221,46 +223,40 @@ class Shard:
         for row in self.live_rows:
             yield self.get(row)
 
-    def commit(self, generation: int, records: Iterable[Record]) -> int:
-        """Makes records durable as one transaction; they become live for this object.
+    def commit(self, generation: int, rows: ChangedRows, buffer: RecordBuffer | None = None) -> int:
+        """Makes rows durable as one transaction; they become live for this object.
 
         The previous live record of each row stays in its other slot; it must be published before
         a commit of a later generation overwrites it.
+
+        Args:
+            rows: ascending rows of the shard with their content.
+            buffer: what other shards use too, one at a time; one of its own when left out.
 
         Returns:
             the number of bytes of the records.
 
         Raises:
             OSError: when the disk is full or fails; nothing of the transaction is kept.
+            UserError: when a record on the disk is damaged; likewise.
         """
         assert generation >= self._slots_R2.max(initial=0), "generations go up"
-        newest_R, live_R = self._slots_R2.max(axis=1), self._slots_R2.argmax(axis=1)
-        # A row that this generation has written before (its commit failed on another shard and
-        # is repeated) is overwritten in place: the other slot holds what is published.
-        target_R = np.where((newest_R >= 0) & (newest_R < generation), 1 - live_R, live_R)
-        written: list[int] = []
-        size = 0
-
-        def items() -> Iterator[tuple[bytes, bytes]]:
-            nonlocal size
-            for record in records:
-                assert record.map_SS.dtype == record.last_SS.dtype == self.dtype
-                data = encode(record)
-                assert len(data) == record_size(self.map_size, self.dtype)
-                written.append(record.row)
-                size += len(data)
-                yield KEY.pack(record.row, int(target_R[record.row])), data
-
+        assert rows.maps_K2SS.dtype == self.dtype
+        plan = plan_commit(self._slots_R2, generation, rows, self._record_size > PAGE // 2)
+        buffer = buffer or RecordBuffer(self.map_size, self.dtype)
         meta = json.dumps(self._identity | {"generation": generation}).encode()
         try:
-            with self._env.begin(write=True) as txn, txn.cursor() as cursor:
-                cursor.putmulti(items())
+            # The buffer is free again before the transaction waits for the disk.
+            with self._env.begin(write=True, buffers=True) as txn, buffer.lock:
+                write(txn, plan, buffer)
                 txn.put(META, meta)
             self._pad()
         except lmdb.Error as error:
             raise OSError(f"shard {self.folder} cannot be written: {error}") from error
-        self._slots_R2[written, target_R[written]] = generation
-        return size
+        except DamagedRecordError as error:
+            raise UserError(f"shard {self.folder}, {error}") from error
+        self._slots_R2[plan.written, plan.target_R[plan.written]] = generation
+        return len(plan.written) * self._record_size
 
     def copy_to(self, folder: Path) -> None:
         """Copies the environment to a shared folder, whole or not at all.
@@ -271,7 +267,7 @@ class Shard:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / ".data.mdb.tmp"
         try:
-            with open(self.folder / DATA, "rb") as source, open(temporary, "wb") as target:
+            with open(self.path, "rb") as source, open(temporary, "wb") as target:
                 shutil.copyfileobj(source, target, 8 << 20)
                 target.flush()
                 os.fsync(target.fileno())

@@ -1,10 +1,14 @@
-"""SIGKILL at random points of a two-rank run: the resumed run equals the uninterrupted one."""
+"""Ranks that are killed or whose disk is full: the resumed run equals the uninterrupted one."""
 
 import json
 import os
 import random
 import shutil
 import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from runs import assert_same_run, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
+FAULTY = Path(__file__).with_name("faulty_disk.py")
 STEPS_PER_EPOCH, EPOCHS = 4, 3
 SETTINGS = {"optim.epochs": EPOCHS, "checkpoint.every_steps": 2}
 
@@ -39,13 +44,15 @@ def uninterrupted(demo_data, tmp_path_factory) -> Path:
 
 # Fixed seeds: a failure can be repeated. The delay after the step varies where within the next
 # step, commit or measurement the blow falls.
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5, 6])
 def test_killed_run_resumes_bit_for_bit(seed, demo_data, uninterrupted, tmp_path):
     rng = random.Random(seed)
     run_dir = tmp_path / "run"
     # Once with the live shards on a disk that the restarted "node" does not have.
     local = ("--store.local_dir", str(tmp_path / "local")) if seed == 3 else ()
-    victim = started(demo_data, run_dir, tmp_path / "first.log", *local)
+    # With a checkpoint at every step, one is nearly always being written.
+    often = ("--checkpoint.every_steps", "1") if seed > 4 else ()
+    victim = started(demo_data, run_dir, tmp_path / "first.log", *local, *often)
     at_step = rng.randint(2, STEPS_PER_EPOCH * EPOCHS - 2)
     # The first checkpoint must be there, or there is nothing to resume.
     latest = run_dir / "checkpoints" / "latest.json"
@@ -61,21 +68,118 @@ def test_killed_run_resumes_bit_for_bit(seed, demo_data, uninterrupted, tmp_path
         assert victim.wait(100) != 0
     if local:
         shutil.rmtree(tmp_path / "local")
-    assert json.loads(latest.read_text())["name"] < final_checkpoint(uninterrupted)
+    assert published(run_dir)["name"] < published(uninterrupted)["name"]
     resumed = started(demo_data, run_dir, tmp_path / "second.log", "--resume", *local)
     assert resumed.wait(120) == 0, resumed.text()
     assert_same_run(uninterrupted, run_dir)
     assert epochs_logged(run_dir) == epochs_logged(uninterrupted)
 
 
-def final_checkpoint(run_dir: Path) -> str:
-    return json.loads((run_dir / "checkpoints" / "latest.json").read_text())["name"]
-
-
 def epochs_logged(run_dir: Path) -> list[tuple]:
     """(epoch, step, metrics) of every epoch's line, in order: none missing, none twice."""
     lines = [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [tuple(sorted(x.items(), key=str)) for x in lines if x.get("closes_epoch")]
+
+
+def published(run_dir: Path) -> dict:
+    return json.loads((run_dir / "checkpoints" / "latest.json").read_text())
+
+
+@pytest.mark.parametrize("fault", ["stuck-commit", "stuck-publication"])
+def test_killed_while_a_checkpoint_is_on_its_way(fault, demo_data, uninterrupted, tmp_path):
+    """Training is past the end of an epoch whose checkpoint is never published, then all die."""
+    run_dir = tmp_path / "run"
+    arguments = settings(demo_data, run_dir, **{"optim.epochs": EPOCHS})
+    stuck = torchrun(2, str(FAULTY), fault, "2", *arguments)
+    victim = Running(stuck, tmp_path / "first.log")
+    victim.wait_until(lambda: steps_logged(run_dir) > 2 * STEPS_PER_EPOCH, 100)
+    assert len(epochs_logged(run_dir)) == 2
+    assert published(run_dir)["generation"] == 1
+    victim.kill()
+    assert_resumes(demo_data, uninterrupted, run_dir, tmp_path / "second.log")
+    assert f"resuming after {STEPS_PER_EPOCH} steps" in (tmp_path / "second.log").read_text()
+
+
+def two_ranks(arguments: list[str], folder: Path) -> tuple[list[int], str]:
+    """Exit codes and joint output of two ranks that no launcher ends when one of them does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    place = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    command = [sys.executable, *arguments]
+    ranks = [
+        Running(command, folder / f"{r}.log", RANK=str(r), LOCAL_RANK=str(r), **place)
+        for r in range(2)
+    ]
+    try:
+        codes = [rank.wait(100) for rank in ranks]
+    finally:
+        for rank in ranks:
+            if rank.process.poll() is None:
+                rank.kill()
+    return codes, "".join(rank.text() for rank in ranks)
+
+
+def assert_stopped_by_its_disk(codes: list[int], text: str) -> None:
+    assert codes == [2, 2], text
+    assert text.count("the maps could not be saved, the last checkpoint stays as it was") == 1, text
+    assert "Traceback" not in text
+
+
+def assert_resumes(demo_data: Path, uninterrupted: Path, run_dir: Path, log: Path) -> None:
+    resumed = started(demo_data, run_dir, log, "--resume")
+    assert resumed.wait(120) == 0, resumed.text()
+    assert_same_run(uninterrupted, run_dir)
+    assert epochs_logged(run_dir) == epochs_logged(uninterrupted)
+
+
+def test_a_disk_that_fails_one_rank_stops_both(demo_data, uninterrupted, tmp_path):
+    run_dir = tmp_path / "run"
+    arguments = settings(demo_data, run_dir, **SETTINGS)
+    codes, text = two_ranks([str(FAULTY), "small-files", "3", *arguments], tmp_path)
+    assert_stopped_by_its_disk(codes, text)
+    assert "File too large" in text
+    assert published(run_dir)["generation"] == 2
+    assert_resumes(demo_data, uninterrupted, run_dir, tmp_path / "resumed.log")
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[Path, str], None]]:
+    """Mounts a small disk at a folder, or gives it another size; skips where that is forbidden."""
+    mounted = []
+
+    def mount(folder: Path, size: str) -> None:
+        new = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs"]
+        options = ["-o", f"remount,size={size}"] if folder in mounted else new
+        result = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True)
+        if result.returncode:
+            pytest.skip(f"no disk can be filled: {result.stderr.strip()}")
+        mounted.append(folder)
+
+    yield mount
+    for folder in set(mounted):
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_of_one_rank_stops_both(small_disk, demo_data, uninterrupted, tmp_path):
+    run_dir = tmp_path / "run"
+    shard = run_dir / "store" / "shard-0001"  # one of rank 1's
+    shard.mkdir(parents=True)
+    small_disk(shard, "32k")
+    arguments = settings(demo_data, run_dir, **SETTINGS)
+    codes, text = two_ranks(["-m", "dist_oaa", *arguments], tmp_path)
+    assert_stopped_by_its_disk(codes, text)
+    # Where a part still fitted, LMDB speaks of an input/output error.
+    assert "shard-0001 cannot be written: " in text
+    assert os.statvfs(shard).f_bfree == 0
+    assert published(run_dir)["name"] < published(uninterrupted)["name"]
+    small_disk(shard, "1m")
+    assert_resumes(demo_data, uninterrupted, run_dir, tmp_path / "resumed.log")
 
 
 def test_resume_of_a_finished_run_changes_nothing(demo_data, uninterrupted, tmp_path):

@@ -163,6 +163,44 @@ def test_a_failed_commit_keeps_the_rows_dirty(tmp_path, monkeypatch):
     accumulator.close()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+def test_a_snapshot_is_what_the_bank_was(tmp_path, dtype):
+    """The bank goes on before the copy is written; what comes later belongs to the next one."""
+    manifest = make_manifest(dtype)
+    prepare_store(tmp_path, manifest, resume=False)
+    accumulator = AttentionAccumulator(StoreWriter(tmp_path, manifest, 0, 1, 0))
+    bank = accumulator.bank
+    accumulator.update(observe(accumulator, np.arange(0, IMAGES, 2), 0), Rules("none"))
+    then = copy_bank(bank)
+    first = accumulator.snapshot()
+    assert not bank.dirty_R.any()
+    accumulator.update(observe(accumulator, np.arange(0, IMAGES, 3), 1), Rules("none"))
+    changed_R = bank.dirty_R.clone()
+    second = accumulator.snapshot()
+    assert len(accumulator.snapshot()) == 0
+
+    for rows, state, dirty_R in ((first, then, then.dirty_R), (second, bank, changed_R)):
+        assert 0 < len(rows) < manifest.pairs
+        assert rows.rows_K.tolist() == [r for r in range(manifest.pairs) if dirty_R[r]]
+        assert rows.rows_K.dtype == np.int64
+        for k, row in enumerate(rows.rows_K.tolist()):
+            assert np.array_equal(rows.maps_K2SS[k, 0], state.maps_RSS[row].numpy())
+            assert np.array_equal(rows.maps_K2SS[k, 1], state.last_RSS[row].numpy())
+            assert rows.accepted_K[k] == state.accepted_R[row]
+            assert rows.fallback_K[k] == state.fallback_R[row]
+    both = set(first.rows_K.tolist()) & set(second.rows_K.tolist())
+    assert any((then.maps_RSS[r] != bank.maps_RSS[r]).any() for r in both)
+
+    accumulator.store.commit(1, first)
+    accumulator.store.commit(2, second)
+    accumulator.close()
+    for generation, state in ((2, bank), (1, then)):
+        reopened = AttentionAccumulator(StoreWriter(tmp_path, manifest, 0, 1, generation))
+        state.dirty_R.zero_()
+        assert_same_bits(reopened.bank, state)
+        reopened.close()
+
+
 def test_pairs_are_the_rows_of_the_store(tmp_path):
     manifest = make_manifest()
     prepare_store(tmp_path, manifest, resume=False)

@@ -1,5 +1,6 @@
 """Checkpoints: bit-exact, noticed when damaged, and whole after a crash at any instant."""
 
+import copy
 import errno
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_flatten
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime import checkpoint as module
@@ -18,6 +20,7 @@ from dist_oaa.runtime.checkpoint import (
     LATEST,
     Checkpoint,
     flatten_optimizer,
+    host_copy,
     load_checkpoint,
     save_checkpoint,
     unflatten_optimizer,
@@ -172,6 +175,40 @@ def test_a_damaged_pointer_is_noticed(tmp_path, content):
     (tmp_path / LATEST).write_bytes(content)
     with pytest.raises(UserError, match=f"{LATEST} is damaged"):
         load_checkpoint(tmp_path)
+
+
+def test_a_host_copy_is_untouched_by_training():
+    """Nested as optimisers nest; contiguous although the weights are channels-last."""
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam([{"params": [model.weight], "lr": 0.1}, {"params": [model.bias]}])
+
+    def train():
+        optimizer.zero_grad()
+        model(torch.ones(1, 3, 4, 4)).square().sum().backward()
+        optimizer.step()
+
+    train()
+    weight = model.weight.detach().clone()
+    copies = host_copy([model.state_dict(), optimizer.state_dict()])
+    originals = copy.deepcopy([model.state_dict(), optimizer.state_dict()])
+    assert not model.weight.is_contiguous()
+    optimizer.param_groups[0]["lr"] = 7.0
+    train()
+    assert not torch.equal(model.weight, weight)
+    flat, spec = tree_flatten(copies)
+    expected, expected_spec = tree_flatten([dict(originals[0]), originals[1]])
+    assert spec == expected_spec
+    tensors = 0
+    for ours, theirs in zip(flat, expected, strict=True):
+        if isinstance(theirs, torch.Tensor):
+            tensors += 1
+            assert torch.equal(ours, theirs)
+            assert ours.is_contiguous()
+            assert not ours.requires_grad
+        else:
+            assert ours == theirs
+    assert tensors == 2 + 2 * 3  # Adam: two moments and a step count each
 
 
 def test_nothing_to_resume_from(tmp_path):

@@ -1,5 +1,8 @@
 """The plan of a run, and the loop with a stage of two numbers."""
 
+import errno
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +53,8 @@ class Fit:
     def __init__(self, weight, rows, problem_at=None):
         self.weight, self.rows, self.problem_at = weight, rows, problem_at
         self.commits, self.measured = [], []
+        self.steps_begun = 0
+        self.disk = lambda generation: None  # what happens before a commit ends
 
     def batches(self, epoch, first_step):
         return iter([Numbers(row) for row in self.rows[first_step:]])
@@ -61,6 +66,7 @@ class Fit:
         return sum((self.weight - v) ** 2 / 2 for v in batch.values), [float(len(batch))]
 
     def before_step(self, step, total_steps):
+        self.steps_begun = step + 1
         return 0.1
 
     def shown(self, totals):
@@ -70,16 +76,20 @@ class Fit:
         self.measured.append((position.epoch, dict(position.totals)))
         return {"figure": 1.0}
 
-    def commit(self, generation):
-        self.commits.append(generation)
+    def snapshot(self, generation):
+        def write():
+            self.disk(generation)
+            self.commits.append(generation)
+
+        return write
 
 
-def loop_of(tmp_path, rows, epochs=1, every_steps=0, micro=1, **kind):
+def loop_of(tmp_path, rows, epochs=1, every_steps=0, micro=1, momentum=0.0, **kind):
     model = torch.nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         model.weight.fill_(1.0)
     stage = Fit(model.weight, rows, **kind)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     return Loop(
         world=World(0, 1, 0, torch.device("cpu")),
@@ -154,3 +164,102 @@ def test_a_problem_stops_before_the_step(tmp_path):
     with pytest.raises(UserError, match="number 13 is bad"):
         loop.run()
     assert loop.trainable.model.weight.item() == pytest.approx(1.1)
+
+
+class SlowDisk:
+    """Holds the first generation's write back until a step has begun, counted from 1."""
+
+    def __init__(self, loop, until_step):
+        self.stage, self.folder = loop.stage, loop.run_dir / "checkpoints"
+        self.until_step, self.reached = until_step, threading.Event()
+        self.begun_at = self.first = None
+        self.before_step, self.stage.before_step = self.stage.before_step, self.note
+        self.stage.disk = self
+
+    def note(self, step, total_steps):
+        if step + 1 >= self.until_step:
+            self.reached.set()
+        return self.before_step(step, total_steps)
+
+    def __call__(self, generation):
+        if generation == 1:
+            self.begun_at = self.stage.steps_begun
+            assert self.reached.wait(20), "training waited for the disk"
+        elif generation == 2:
+            self.first = load_checkpoint(self.folder)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
+    rows = [[1.5], [2.5], [3.5], [4.5], [5.5], [6.5], [7.5]]
+    loop = loop_of(tmp_path / "long", rows, every_steps=3, momentum=0.9)
+    slow = SlowDisk(loop, until_step=6)
+    loop.run()
+    assert slow.begun_at == 3
+    assert loop.stage.commits == [1, 2, 3]
+    # Read when the next one was written: step 6 had long changed everything. What was published
+    # is nevertheless what a run of three steps has at its end.
+    short = loop_of(tmp_path / "short", rows[:3], momentum=0.9)
+    short.run()
+    found, expected = slow.first, load_checkpoint(tmp_path / "short" / "checkpoints")
+    assert torch.equal(found.model["weight"], expected.model["weight"])
+    momenta = [c.optimizer["state"][0]["momentum_buffer"] for c in (found, expected)]
+    assert torch.equal(*momenta)
+    assert (found.state["step"], found.state["generation"], found.generation) == (3, 1, 1)
+    assert found.state["totals"]["images"] == 3
+    last = load_checkpoint(tmp_path / "long" / "checkpoints")
+    assert (last.state["step"], last.state["generation"]) == (7, 3)
+    assert not torch.equal(last.model["weight"], found.model["weight"])
+
+
+def test_a_full_disk_stops_training_with_the_last_checkpoint_in_force(tmp_path):
+    loop = loop_of(tmp_path, [[1.0]] * 40, every_steps=4)
+
+    def full(generation):
+        if generation == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    loop.stage.disk = full
+    with pytest.raises(UserError, match="the last checkpoint stays in force: No space left"):
+        loop.run()
+    assert load_checkpoint(tmp_path / "checkpoints").state["step"] == 4
+    assert loop.position.step <= 12  # when the next one was due, at the latest
+    assert loop.stage.commits == [1]
+
+
+def test_a_stop_publishes_what_is_on_its_way_and_then_its_own(tmp_path):
+    loop = loop_of(tmp_path, [[1.0]] * 9, every_steps=2)
+    SlowDisk(loop, until_step=4)
+    before_step = loop.stage.before_step
+
+    def signalled(step, total):
+        loop.stop.reason = "SIGUSR1" if step == 2 else loop.stop.reason
+        return before_step(step, total)
+
+    loop.stage.before_step = signalled
+    with pytest.raises(Interrupted, match="SIGUSR1 in epoch 1 after 4 steps"):
+        loop.run()
+    assert loop.stage.commits == [1, 2]
+    assert load_checkpoint(tmp_path / "checkpoints").state["step"] == 4
+    assert sorted(p.name for p in (tmp_path / "checkpoints").glob("step*")) == [
+        "step-00000002-g000001",
+        "step-00000004-g000002",
+    ]
+
+
+@pytest.mark.parametrize(("row", "error"), [([float("nan")], RunError), ([13.0], UserError)])
+def test_an_error_lets_the_checkpoint_of_a_sound_step_finish(tmp_path, row, error):
+    rows = [[1.0], [2.0], [3.0], row, [1.0]]
+    loop = loop_of(tmp_path, rows, every_steps=2, problem_at=13.0)
+    SlowDisk(loop, until_step=3)
+    with pytest.raises(error):
+        loop.run()
+    assert load_checkpoint(tmp_path / "checkpoints").state["step"] == 2
+    assert not any(thread.name.startswith("oaa-checkpoint") for thread in threading.enumerate())
+
+
+def test_waiting_for_the_disk_is_said_once(tmp_path, capsys):
+    loop = loop_of(tmp_path, [[1.0]] * 3, every_steps=1)
+    loop.reporter = Reporter(True, 100)
+    loop.stage.disk = lambda generation: generation == 1 and threading.Event().wait(1.2)
+    loop.run()
+    assert capsys.readouterr().out.count("training waited 1 s for checkpoints") == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from dist_oaa.runtime.fingerprint import labels_fingerprint
+from dist_oaa.store.codec import ChangedRows
 from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
 
@@ -31,26 +32,33 @@ def make_manifest(images: int | dict = 7, **changes) -> Manifest:
     return Manifest(**fields | changes)
 
 
-def random_rows(manifest: Manifest, rows: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
-    """Rows with random maps, last attention, counts and fallback flags, for `commit`."""
+def random_rows(manifest: Manifest, rows: np.ndarray, seed: int) -> ChangedRows:
+    """Rows with random maps, last attention, counts and fallback flags."""
     rng = np.random.default_rng(seed)
-    shape = (len(rows), manifest.map_size, manifest.map_size)
+    shape = (len(rows), 2, manifest.map_size, manifest.map_size)
+    if manifest.dtype == "uint8":
+        maps_K2SS = rng.integers(0, 256, shape, dtype=np.uint8)
+    else:
+        maps_K2SS = rng.random(shape, dtype=np.float32).astype(manifest.dtype)
+    accepted_K = rng.integers(0, 2**31, len(rows), dtype=np.int32)
+    return ChangedRows(rows, maps_K2SS, accepted_K, rng.random(len(rows)) < 0.5)
 
-    def maps() -> np.ndarray:
-        if manifest.dtype == "uint8":
-            return rng.integers(0, 256, shape, dtype=np.uint8)
-        return rng.random(shape, dtype=np.float32).astype(manifest.dtype)
 
-    accepted = rng.integers(0, 2**32, len(rows), dtype=np.uint32)
-    return rows, maps(), maps(), accepted, rng.random(len(rows)) < 0.5
+def contents(rows: ChangedRows) -> dict:
+    """What is written, by row, in the form of `content`."""
+    columns = (rows.rows_K, rows.maps_K2SS, rows.accepted_K, rows.fallback_K)
+    return {
+        int(row): (maps[0].tobytes(), maps[1].tobytes(), int(accepted), bool(fallback))
+        for row, maps, accepted, fallback in zip(*columns, strict=True)
+    }
 
 
 def fill(writer: StoreWriter, generation: int, seed: int, rows: np.ndarray | None = None) -> dict:
     """Commits random content; returns it by bank row, in the form of `content`."""
     rows = np.arange(writer.rows) if rows is None else rows
-    columns = random_rows(writer.manifest, rows, seed)
-    writer.commit(generation, *columns)
-    return {int(r): (m.tobytes(), a.tobytes(), int(n), bool(f)) for r, m, a, n, f in zip(*columns)}  # noqa: B905
+    written = random_rows(writer.manifest, rows, seed)
+    writer.commit(generation, written)
+    return contents(written)
 
 
 def by_row(writer: StoreWriter) -> dict:

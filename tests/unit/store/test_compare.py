@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dist_oaa.store.codec import ChangedRows
 from dist_oaa.store.compare import compare, diff
 from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from store_builders import NAMES, make_manifest, random_rows
@@ -17,15 +18,17 @@ def write(folder, manifest, contents: dict) -> str:
         columns = [[contents[pairs[row]][k] for row in rows] for k in range(4)]
         shape = (len(rows), manifest.map_size, manifest.map_size)
         maps = [np.array(c, manifest.dtype).reshape(shape) for c in columns[:2]]
+        counts, flags = np.array(columns[2], np.int32), np.array(columns[3], bool)
         writer = StoreWriter(folder, manifest, shard, manifest.shards, 0)
-        writer.commit(1, rows, *maps, np.array(columns[2]), np.array(columns[3]))
+        writer.commit(1, ChangedRows(rows, np.stack(maps, 1), counts, flags))
         writer.close()
     return str(folder)
 
 
 def random_contents(manifest, seed=0) -> dict:
     pairs = [p for s in range(manifest.shards) for p in manifest.pairs_of_shard(s)]
-    _, *columns = random_rows(manifest, np.arange(len(pairs)), seed)
+    rows = random_rows(manifest, np.arange(len(pairs)), seed)
+    columns = (rows.maps_K2SS[:, 0], rows.maps_K2SS[:, 1], rows.accepted_K, rows.fallback_K)
     named = ((n, manifest.class_names[c]) for n, c in pairs)
     return dict(zip(named, zip(*columns, strict=True), strict=True))
 

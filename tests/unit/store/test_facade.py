@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -107,18 +108,20 @@ def test_any_history_of_commits_and_crashes(history, local, standalone):
 def break_after(writer, shards, rows, generation, seed) -> None:
     """A commit that fails when it has reached this many of the rank's five shards."""
     done = []
+    one_at_a_time = threading.Lock()
 
     def failing(shard, *arguments):
-        if len(done) == shards:
-            raise OSError(28, "No space left on device")
-        done.append(shard)
+        with one_at_a_time:
+            if len(done) == shards:
+                raise OSError(28, "No space left on device")
+            done.append(shard)
         return commit(shard, *arguments)
 
     commit = Shard.commit
-    columns = random_rows(writer.manifest, rows, seed)
+    written = random_rows(writer.manifest, rows, seed)
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(UserError):
         patch.setattr(Shard, "commit", failing)
-        writer.commit(generation, *columns)
+        writer.commit(generation, written)
     assert len(done) == min(shards, len(writer.owned))
 
 
@@ -141,6 +144,28 @@ def test_crash_between_shards(store):
     assert state(store) == before
     publish(store, 2)
     assert state(store) == after
+
+
+def test_a_commit_in_the_background(store):
+    """Transactions of LMDB belong to the thread that began them."""
+    writer = open_writer(store, 1)
+    made = []
+    thread = threading.Thread(target=lambda: made.append(fill(writer, 2, seed=3)))
+    thread.start()
+    thread.join()
+    assert by_row(writer) == made[0]
+    assert fill(writer, 3, seed=4) == by_row(writer)
+    writer.close()
+
+
+@pytest.mark.parametrize("shards", [1, 3, 11])
+def test_bytes_of_a_commit(tmp_path, shards):
+    manifest = make_manifest(11, shards=shards)
+    prepare_store(tmp_path / "store", manifest, resume=False)
+    writer = open_writer(tmp_path / "store", 0)
+    assert writer.commit(1, random_rows(manifest, np.array([0, 3, 8]), 0)) == 3 * (28 + 50)
+    assert writer.commit(2, random_rows(manifest, np.array([], np.int64), 0)) == 0
+    writer.close()
 
 
 # --- Who may open what ---------------------------------------------------------------------

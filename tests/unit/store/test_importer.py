@@ -56,7 +56,7 @@ def test_pairs_without_a_map_survive_the_round_trip(tmp_path):
     manifest = make_manifest()
     prepare_store(tmp_path / "store", manifest, resume=False)
     writer = StoreWriter(tmp_path / "store", manifest, 0, 1, 0)
-    writer.commit(1, *random_rows(manifest, np.array([0, 5]), seed=0))
+    writer.commit(1, random_rows(manifest, np.array([0, 5]), seed=0))
     writer.close()
     export_store(str(tmp_path / "store"), str(tmp_path / "out"))
     back = load(tmp_path / "out", tmp_path / "back")

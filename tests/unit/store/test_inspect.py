@@ -10,6 +10,7 @@ import pytest
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.store import inspect
+from dist_oaa.store.codec import ChangedRows
 from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.inspect import disk_size, info, verify
 from store_builders import fill, flip, make_manifest, make_store, publish, state
@@ -19,9 +20,9 @@ def test_info_counts(tmp_path, capsys):
     folder, manifest = tmp_path / "run/store", make_manifest(6, map_size=41)  # 12 pairs
     prepare_store(folder, manifest, resume=False)
     writer = StoreWriter(folder, manifest, 0, 1, 0)
-    maps = np.zeros((4, 41, 41), np.uint8)
+    maps = np.zeros((4, 2, 41, 41), np.uint8)
     counts, flags = np.array([3, 0, 1, 4]), np.array([False, True, False, False])
-    writer.commit(5, np.array([0, 1, 7, 9]), maps, maps, counts, flags)
+    writer.commit(5, ChangedRows(np.array([0, 1, 7, 9]), maps, counts, flags))
     writer.close()
     publish(folder, 5)
     assert info(str(folder.parent)) == 0

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.store.codec import Record, encode
+from dist_oaa.store.bulk import RecordBuffer
+from dist_oaa.store.codec import ChangedRows, Record, encode
 from dist_oaa.store.shard import Shard
-from store_builders import content, flip
+from store_builders import content, contents, flip
 
 SIZE = 5
 
@@ -23,37 +24,35 @@ def open_shard(folder, generation, writable=True, rows=10, size=SIZE, dtype="uin
     )
 
 
-def records(generation, rows, size=SIZE, dtype="uint8") -> list[Record]:
+def changed(generation, rows, size=SIZE, dtype="uint8") -> ChangedRows:
     """Content that tells generation and row."""
     rng = np.random.default_rng(generation)
     maps = (255 * rng.random((len(rows), 2, size, size))).astype(dtype)
-    return [
-        Record(generation, row, generation, row % 2 == 1, m[0], m[1])
-        for row, m in zip(rows, maps, strict=True)
-    ]
+    rows = np.array(rows, np.int64)
+    return ChangedRows(rows, maps, np.full(len(rows), generation, np.int32), rows % 2 == 1)
 
 
-def contents(found) -> dict:
-    return {record.row: content(record) for record in found}
+def found(records) -> dict:
+    return {record.row: content(record) for record in records}
 
 
 def read(folder, generation, **layout) -> dict:
     with open_shard(folder, generation, writable=False, **layout) as shard:
-        return contents(shard.read())
+        return found(shard.read())
 
 
 def test_an_unpublished_commit_leaves_the_published_state(tmp_path):
-    first, second, third = records(1, range(10)), records(2, [1, 4, 9]), records(2, [0, 4])
+    first, second, third = changed(1, range(10)), changed(2, [1, 4, 9]), changed(2, [0, 4])
     with open_shard(tmp_path, 0) as shard:
-        assert contents(shard.read()) == {}
+        assert found(shard.read()) == {}
         assert shard.commit(1, first) == 10 * (28 + 2 * SIZE**2)
         shard.commit(2, second)
-        assert contents(shard.read()) == contents(first) | contents(second)
+        assert found(shard.read()) == contents(first) | contents(second)
     # Killed here: generation 2 was never published.
     assert read(tmp_path, 1) == contents(first)
     assert read(tmp_path, 2) == contents(first) | contents(second)
     with open_shard(tmp_path, 1) as shard:
-        assert contents(shard.read()) == contents(first)
+        assert found(shard.read()) == contents(first)
         # The leftovers are gone, and the shard does not claim their generation any more.
         assert shard.committed == 1
         shard.commit(2, third)
@@ -63,44 +62,47 @@ def test_an_unpublished_commit_leaves_the_published_state(tmp_path):
 
 def test_a_reader_deletes_nothing(tmp_path):
     with open_shard(tmp_path, 0) as shard:
-        shard.commit(1, records(1, range(4)))
-        shard.commit(2, records(2, range(4)))
+        shard.commit(1, changed(1, range(4)))
+        shard.commit(2, changed(2, range(4)))
     before = (tmp_path / "data.mdb").read_bytes()
     read(tmp_path, 1)
     assert (tmp_path / "data.mdb").read_bytes() == before
 
 
 def test_a_repeated_commit_spares_the_published_generation(tmp_path):
-    first = records(1, range(10))
+    first = changed(1, range(10))
     with open_shard(tmp_path, 0) as shard:
         shard.commit(1, first)
         # Another shard failed, and the commit of all shards is tried again, twice.
         for rows in (range(10), range(5), range(10)):
-            shard.commit(2, records(2, rows))
+            shard.commit(2, changed(2, rows))
     assert read(tmp_path, 1) == contents(first)
-    assert read(tmp_path, 2) == contents(records(2, range(10)))
+    assert read(tmp_path, 2) == contents(changed(2, range(10)))
 
 
-def test_a_failed_transaction_keeps_nothing(tmp_path):
-    first = records(1, range(10))
+def test_a_failed_transaction_keeps_nothing(tmp_path, monkeypatch):
+    first = changed(1, range(10))
 
-    def failing():
-        yield from records(2, range(3))
+    def failing(self, *arguments):
+        yield next(encode_chunks(self, *arguments))
         raise OSError("no space")
 
+    encode_chunks = RecordBuffer.encode
     with open_shard(tmp_path, 0) as shard:
         shard.commit(1, first)
-        with pytest.raises(OSError, match="no space"):
-            shard.commit(2, failing())
-        assert contents(shard.read()) == contents(first)
+        with monkeypatch.context() as patch:
+            patch.setattr(RecordBuffer, "encode", failing)
+            with pytest.raises(OSError, match="no space"):
+                shard.commit(2, changed(2, range(3)))
+        assert found(shard.read()) == contents(first)
         assert shard.committed == 1
-        shard.commit(2, records(2, [7]))
-        assert contents(shard.read()) == contents(first) | contents(records(2, [7]))
+        shard.commit(2, changed(2, [7]))
+        assert found(shard.read()) == contents(first) | contents(changed(2, [7]))
 
 
 def test_an_empty_shard(tmp_path):
     with open_shard(tmp_path, 0, rows=0) as shard:
-        shard.commit(1, [])
+        shard.commit(1, changed(1, []))
     with open_shard(tmp_path, 1, writable=False, rows=0) as shard:
         assert shard.committed == 1
         assert list(shard.read()) == []
@@ -108,7 +110,7 @@ def test_an_empty_shard(tmp_path):
 
 def test_a_record_of_41_cells_takes_one_page(tmp_path):
     with open_shard(tmp_path, 0, rows=50, size=41) as shard:
-        shard.commit(1, records(1, range(50), size=41))
+        shard.commit(1, changed(1, range(50), size=41))
     with lmdb.open(str(tmp_path), readonly=True, lock=False) as env:
         assert env.stat()["psize"] == 4096
         assert env.stat()["overflow_pages"] == 50
@@ -125,7 +127,7 @@ def test_the_file_does_not_grow_without_bound(tmp_path, dtype, size):
             chosen = range(rows)
             if generation % 3 == 0:
                 chosen = sorted(rng.choice(rows, rows // 3, replace=False).tolist())
-            payload = shard.commit(generation, records(generation, chosen, size, dtype))
+            payload = shard.commit(generation, changed(generation, chosen, size, dtype))
             lengths.append(os.path.getsize(tmp_path / "data.mdb"))
     full = rows * max(4096, payload / rows)
     factor = (lengths[-1] - 16384) / full  # small files are mostly LMDB's own few pages
@@ -135,18 +137,17 @@ def test_the_file_does_not_grow_without_bound(tmp_path, dtype, size):
     assert read(tmp_path, 50, rows=rows, size=size, dtype=dtype)
 
 
-def filled(folder, generations=1):
-    written = []
+def filled(folder, generations=1) -> ChangedRows:
     with open_shard(folder, 0) as shard:
         for generation in range(1, generations + 1):
-            written = records(generation, range(10))
+            written = changed(generation, range(10))
             shard.commit(generation, written)
     return written
 
 
 def test_a_damaged_map_is_named(tmp_path):
     written = filled(tmp_path)
-    flip(tmp_path / "data.mdb", written[6].map_SS.tobytes())
+    flip(tmp_path / "data.mdb", written.maps_K2SS[6, 0].tobytes())
     with pytest.raises(UserError, match=r"row 6 is damaged: checksum of the maps"):
         read(tmp_path, 1)
 
@@ -187,7 +188,7 @@ def test_a_row_outside_the_shard_is_noticed(tmp_path, key):
 def test_a_truncated_file(tmp_path, share, writable):
     rows = 100
     with open_shard(tmp_path, 0, rows=rows, size=41) as shard:
-        shard.commit(1, records(1, range(rows), size=41))
+        shard.commit(1, changed(1, range(rows), size=41))
     path = tmp_path / "data.mdb"
     os.truncate(path, int(share * path.stat().st_size))
     # The owner takes a few missing pages for ones that were never written, and then finds zeros.
@@ -206,7 +207,8 @@ def short_file(folder, seed: int) -> list[Record]:
             with env.begin(write=True) as txn:
                 for row in rng.sample(range(400), rng.randint(1, 200 + 200 * (turn % 2))):
                     if turn % 2 == 0:
-                        alive[row] = records(1, [row], size=15)[0]
+                        maps = np.full((2, 15, 15), rng.randrange(256), np.uint8)
+                        alive[row] = Record(1, row, 1, False, *maps)
                         txn.put(row.to_bytes(4) + b"\0", encode(alive[row]))
                     elif alive.pop(row, None):
                         txn.delete(row.to_bytes(4) + b"\0")
@@ -226,9 +228,9 @@ def test_pages_that_lmdb_never_wrote_are_no_truncation(tmp_path):
     with pytest.raises(UserError, match="bytes are missing"):
         read(tmp_path / "again", 1, rows=400, size=15)
     with open_shard(tmp_path / "again", 1, rows=400, size=15) as shard:
-        assert contents(shard.read()) == contents(written)
+        assert found(shard.read()) == found(written)
     # The owner has mended it.
-    assert read(tmp_path / "again", 1, rows=400, size=15) == contents(written)
+    assert read(tmp_path / "again", 1, rows=400, size=15) == found(written)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +261,7 @@ def test_a_copy_is_whole_or_not_at_all(tmp_path, monkeypatch):
     with open_shard(tmp_path / "live", 1) as shard:
         shard.copy_to(tmp_path / "shared")
         assert read(tmp_path / "shared", 1) == contents(written)
-        shard.commit(2, records(2, range(10)))
+        shard.commit(2, changed(2, range(10)))
 
         def full_disk(source, target, length):
             target.write(source.read(100))
