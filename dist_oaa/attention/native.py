@@ -51,13 +51,13 @@ def _library() -> ctypes.CDLL | str:
                 library = ctypes.CDLL(str(path))
                 library.oaa_accumulate.argtypes = [POINTER(_Batch), ctypes.c_int]
             except (OSError, AttributeError) as error:
-                return f"{path} cannot be loaded: {error}"
+                return f"cannot be loaded: {error}"
             return library
-    return "it was not built: a C++ compiler was missing when dist_oaa was installed"
+    return "was not built: a C++ compiler was missing when dist_oaa was installed"
 
 
 def problem() -> str | None:
-    """Why the C++ update cannot be used, or None."""
+    """Why the C++ update cannot be used, such as `was not built: ...`, or None."""
     found = _library()
     return found if isinstance(found, str) else None
 
@@ -74,7 +74,7 @@ def update(bank: MapBank, seen: Observation, rules: Rules, level: str = "avx512"
     """
     library = _library()
     if isinstance(library, str):
-        raise RuntimeError(f"the C++ update cannot be used: {library}")
+        raise RuntimeError(f"the C++ update {library}")
     cam_BCHW = seen.cam_BCHW
     if cam_BCHW.dtype not in CAM_TYPES:
         cam_BCHW = cam_BCHW.float()

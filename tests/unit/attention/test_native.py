@@ -144,8 +144,8 @@ def test_geometry_that_is_not_a_number_reads_nothing_outside():
 
 
 def test_without_the_library_the_operator_takes_the_pytorch_path(monkeypatch):
-    monkeypatch.setattr(native, "_library", lambda: "it was not built")
-    assert native.problem() == "it was not built"
+    monkeypatch.setattr(native, "_library", lambda: "was not built")
+    assert native.problem() == "was not built"
     seen = single(torch.randn(5, 6, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(RuntimeError, match="not built"):
         native.update(MapBank.empty(1, 7, torch.uint8), seen, Rules())
