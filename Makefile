@@ -3,14 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# A change to these needs the package to be built anew.
+NATIVE := dist_oaa/attention/native.cpp dist_oaa/attention/native_update.h
 # Two processes with one thread each share two cores; more threads only get in each other's way.
 DEMO_RANKS ?= 2
 
-.PHONY: env demo test test-fast lint clean
+.PHONY: env demo test test-fast lint bench clean
 
 env: $(READY)
 
-$(READY): setup.py constraints.txt
+$(READY): setup.py constraints.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
@@ -33,5 +35,9 @@ test: lint
 test-fast: env
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
+# Leave the machine alone while it runs.
+bench: env
+	$(BIN)/python tools/bench.py
+
 clean:
-	rm -rf .venv demo-data runs build *.egg-info
+	rm -rf .venv demo-data runs build *.egg-info bench.json dist_oaa/attention/*.so
