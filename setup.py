@@ -38,6 +38,7 @@ setup(
         "timm>=1.0",
         "numpy>=1.26",
         "lmdb>=1.6",
+        "isal>=1.7",
         "opencv-python-headless>=4.10",
         "pillow>=11",
         "safetensors>=0.5",

@@ -43,12 +43,20 @@ class Figure:
 
 
 def in_turn(
-    functions: dict[str, Callable[[], object]], rounds: int, warm: int = 1
+    functions: dict[str, Callable[[], object]],
+    rounds: int,
+    warm: int = 1,
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, np.ndarray]:
-    """Seconds of each function in each round; every round calls all of them once, in turn."""
+    """Seconds of each function in each round; every round calls all of them once, in turn.
+
+    Args:
+        before: called before each function, outside its time.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(warm + rounds):
         for name, function in functions.items():
+            before()
             start = time.perf_counter()
             function()
             if number >= warm:

@@ -89,23 +89,24 @@ def update(bank: MapBank, seen: Observation, rules: Rules) -> Outcome:
     if not torch.compiler.is_compiling():
         # The same code without the dispatcher, whose bookkeeping costs as much as ten pairs.
         return (_on_cpu if bank.grid_R2Q.device.type == "cpu" else _on_gpu)(bank, seen, rules)
-    flags_3P = torch.ops.oaa.accumulate(
-        bank.grid_R2Q,
-        bank.accepted_R,
-        bank.fallback_R,
-        bank.dirty_R,
-        seen.cam_BCHW,
-        seen.logits_BC,
-        seen.labels_BC,
-        seen.geometry_B23,
-        seen.cells_B2,
-        seen.pairs.image_P,
-        seen.pairs.class_P,
-        seen.pairs.row_P,
-        bank.map_size,
-        rules.gate,
-        rules.tau,
-        rules.fusion,
-        rules.fallback,
-    )
+    with torch.no_grad():
+        flags_3P = torch.ops.oaa.accumulate(
+            bank.grid_R2Q,
+            bank.accepted_R,
+            bank.fallback_R,
+            bank.dirty_R,
+            seen.cam_BCHW,
+            seen.logits_BC,
+            seen.labels_BC,
+            seen.geometry_B23,
+            seen.cells_B2,
+            seen.pairs.image_P,
+            seen.pairs.class_P,
+            seen.pairs.row_P,
+            bank.map_size,
+            rules.gate,
+            rules.tau,
+            rules.fusion,
+            rules.fallback,
+        )
     return Outcome(flags_3P)

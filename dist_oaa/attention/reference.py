@@ -65,6 +65,7 @@ def quantise(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return values.round().to(dtype) if dtype == torch.uint8 else values.to(dtype)
 
 
+@torch.no_grad()
 def update(bank: MapBank, seen: Observation, rules: Rules) -> Outcome:
     """Applies one batch to the bank, in place, pair by pair."""
     accept_BC = GATES[rules.gate](seen.logits_BC.float(), seen.labels_BC, rules.tau)

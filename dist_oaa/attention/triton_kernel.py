@@ -178,7 +178,7 @@ def constants(map_size: int, dtype: torch.dtype, fusion: str, classes: int, wide
         "HIGH": high,
         "LOW": low,
         "FULL": full_scale(dtype),
-        "AVERAGE": fusion == "average",
+        "AVERAGE": {"max": False, "average": True}[fusion],
         "WIDE": wide,
         "CLASS_BLOCK": min(triton.next_power_of_2(classes), MOST_CLASSES),
         "FEATURE_BLOCK": FEATURE_BLOCK,
@@ -190,7 +190,7 @@ def update(bank: MapBank, seen: Observation, rules: Rules) -> Outcome:
     """Applies one batch to the bank, in place: one launch, and nothing waits for the device.
 
     Needs tensors on one GPU, or Triton's interpreter (TRITON_INTERPRET=1 before Triton is
-    imported). Gate and fusion must be among GATE_NUMBERS and FUSION_NUMBERS.
+    imported). The gate must be in GATE_NUMBERS, the fusion max or average.
     """
     cam_BCHW, logits_BC, labels_BC = seen.cam_BCHW, seen.logits_BC, seen.labels_BC
     if cam_BCHW.dtype not in CAM_DTYPES:

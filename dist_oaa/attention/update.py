@@ -22,7 +22,6 @@ PATHS = {
 }
 
 
-@torch.no_grad()
 def update(bank: MapBank, seen: Observation, rules: Rules, path: str = "fused") -> Outcome:
     """Accumulates the attention of a batch into the bank, in place.
 

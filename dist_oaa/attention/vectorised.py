@@ -82,6 +82,7 @@ def _sample(
     return upper_PSS * (1 - wy_PSS) + lower_PSS * wy_PSS, inside_PSS
 
 
+@torch.no_grad()
 def update(bank: MapBank, seen: Observation, rules: Rules) -> Outcome:
     """Applies one batch to the bank, in place, for all pairs at once."""
     image_P, class_P, row_P = seen.pairs.image_P, seen.pairs.class_P, seen.pairs.row_P

@@ -32,7 +32,7 @@ def test_every_binary_fits(tmp_path, arguments, binaries):
     assert len({tuple(row.values()) for row in rows}) == len(rows) == binaries
     for row in rows:
         assert row["spills"] == row["stack_bytes"] == 0, row
-        # A bank's number is as wide as its type: uint8 maps of 41 x 41 are one word a thread.
+        # A thread holds sixteen cells of a map: one word of uint8, two of float16, four of float32.
         words = {"uint8": 1, "float16": 2, "float32": 4}[row["bank"]]
         assert row["vector_loads"] == row["vector_stores"] == 2 * words, row
         assert 32 <= row["registers"] <= 128, row

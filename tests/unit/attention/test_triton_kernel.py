@@ -199,6 +199,13 @@ def test_feature_maps_that_span_more_than_31_bits_are_recognised(monkeypatch):
     assert asked == [False, False, False, True]
 
 
+def test_rules_of_ones_own_are_refused():
+    """fused.py computes them in plain PyTorch; here they must not pass for another rule."""
+    for rule in (Rules(gate="odd"), Rules(fusion="odd")):
+        with pytest.raises(KeyError, match="odd"):
+            triton_kernel.update(MapBank.empty(1, 3, torch.uint8), single(torch.ones(2, 2)), rule)
+
+
 def test_without_pairs_nothing_is_launched(monkeypatch):
     monkeypatch.setattr(triton_kernel, "accumulate", None)
     seen = single(torch.ones(3, 3))
