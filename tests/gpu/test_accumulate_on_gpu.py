@@ -11,14 +11,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "attention"))  # the batches
 
-from kernel_steps import cast, random_steps
-
 from cases import GEOMETRIES, copy_bank, single
 from dist_oaa.attention import reference
 from dist_oaa.attention.bank import DTYPES, MapBank
 from dist_oaa.attention.batch import Observation, Outcome, Rules
 from dist_oaa.attention.gates import GATES
 from dist_oaa.attention.update import update
+from kernel_steps import cast, random_steps
 
 pytestmark = [
     pytest.mark.gpu,

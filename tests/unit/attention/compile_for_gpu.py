@@ -10,7 +10,6 @@ import re
 from collections import Counter
 
 import torch
-from kernel_steps import cast, random_steps
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
@@ -18,6 +17,7 @@ from cases import single
 from dist_oaa.attention import triton_kernel
 from dist_oaa.attention.bank import MapBank
 from dist_oaa.attention.batch import Rules
+from kernel_steps import cast, random_steps
 
 
 class Absent:

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from kernel_steps import random_steps
 
 from cases import assert_same_bits, copy_bank, single
 from dist_oaa.attention import fused, native, reference, vectorised
@@ -10,6 +9,7 @@ from dist_oaa.attention.bank import DTYPES, MapBank
 from dist_oaa.attention.batch import Observation, Outcome, Pairs, Rules
 from dist_oaa.attention.gates import GATES
 from dist_oaa.attention.update import update
+from kernel_steps import random_steps
 
 
 def operands(bank: MapBank, seen: Observation, rules: Rules) -> tuple:

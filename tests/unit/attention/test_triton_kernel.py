@@ -15,13 +15,13 @@ import triton
 import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_steps import cast, random_steps
 
 from cases import assert_same_bits, cases, copy_bank, single
 from dist_oaa.attention import reference, triton_kernel
 from dist_oaa.attention.bank import DTYPES, MapBank
 from dist_oaa.attention.batch import Observation, Pairs, Rules
 from dist_oaa.attention.gates import GATE_NUMBERS, GATES, logit
+from kernel_steps import cast, random_steps
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") != "1",
