@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -93,20 +94,21 @@ class PngMaps:
     """The public code's way: one 8-bit PNG a pair, decoded, fused and encoded at each update."""
 
     def __init__(self, folder: str, cells: tuple[int, int], count: int = 64) -> None:
-        rng = np.random.default_rng(0)
-        self.features = [cv2.GaussianBlur(rng.normal(size=cells), (9, 9), 3) for _ in range(count)]
+        noise = np.random.default_rng(0).normal(size=(count, *cells))
+        smooth = [cv2.GaussianBlur(feature, (9, 9), 3) for feature in noise]
+        self.cam_BCHW = torch.from_numpy(np.stack(smooth))[:, None].float()
         self.paths = [str(Path(folder) / f"{i}.png") for i in range(count)]
-        for path, feature in zip(self.paths, self.features, strict=True):
-            cv2.imwrite(path, self.attention(feature))
+        for image, path in enumerate(self.paths):
+            cv2.imwrite(path, self.attention(image))
 
-    def attention(self, feature: np.ndarray) -> np.ndarray:
-        positive = np.maximum(feature, 0)
+    def attention(self, image: int) -> np.ndarray:
+        positive = np.maximum(self.cam_BCHW[image, 0].numpy(), 0)
         return (255 * (positive / positive.max())).astype(np.uint8)
 
     def update_all(self) -> None:
-        for path, feature in zip(self.paths, self.features, strict=True):
+        for image, path in enumerate(self.paths):
             old = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
-            cv2.imwrite(path, np.maximum(old, self.attention(feature)))
+            cv2.imwrite(path, np.maximum(old, self.attention(image)))
 
 
 def cycle(batches: list[Observation], function, calls: int):
@@ -142,54 +144,81 @@ def cold_copies(total: int, calls: int, reservoir: int):
     return run
 
 
+@dataclass
+class Compared:
+    """One batch size and layout: our update in turn with another way, per pair."""
+
+    bank: MapBank
+    pairs: int
+    cells: tuple[int, int]
+    channels_last: bool
+    rounds: int
+
+    def __post_init__(self) -> None:
+        rows = len(self.bank.accepted_R)
+        self.batches = make_batches(64, self.pairs, rows, self.cells, self.channels_last)
+
+    def with_other(self, other, pairs: int, calls: int = 4) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds a pair of the update and of a function that handles `pairs` pairs a call."""
+        ours = cycle(self.batches, lambda seen: update(self.bank, seen, EVERYTHING), calls)
+        # The network has just written the features: they are in the caches.
+        run = {"ours": ours, "other": other}
+        warm = self.batches[0].cam_BCHW
+        seconds = in_turn(run, self.rounds, warm=2, before=lambda: warm.sum())
+        return seconds["ours"] / calls / self.pairs, seconds["other"] / pairs
+
+    def told(self) -> str:
+        layout = "channels last" if self.channels_last else "NCHW"
+        return f"{self.pairs} pairs, {self.cells[0]}x{self.cells[1]} {layout}"
+
+
+def ratio(other: np.ndarray, ours: np.ndarray) -> float:
+    """Median over the rounds: the two were timed in turn."""
+    return float(np.median(other / ours))
+
+
 def cpu_figures(rows: int, size: int, rounds: int) -> tuple[list[Figure], list[str]]:
     """The CPU's figures, and notes with the times behind them."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    bank, cells = touched_bank(rows, size), (28, 37)
+    many, batch, nhwc, small = (
+        Compared(bank, *rest, rounds)
+        for rest in ((512, cells, False), (24, cells, False), (24, cells, True),
+                     (24, (14, 14), True))
+    )  # fmt: skip
     figures, notes = [], []
-    cells, small = (28, 37), (14, 14)
-    bank = touched_bank(rows, size)
 
-    def paths(pairs: int, cells: tuple[int, int], channels_last: bool, calls: int) -> dict:
-        batches = make_batches(256 if pairs < 100 else 16, pairs, rows, cells, channels_last)
-        run = {
-            "fused": cycle(batches, lambda seen: update(bank, seen, EVERYTHING), calls),
-            "straightforward": cycle(batches, lambda seen: straightforward(bank, seen), 1),
-            "copy": cold_copies(pairs * touched_bytes(cells, size), calls, 256 << 20),
-        }
-        # The network has just written the features: they are in the caches.
-        seconds = in_turn(run, rounds, warm=2, before=lambda: batches[0].cam_BCHW.sum())
-        per_pair = {k: s / pairs / (1 if k == "straightforward" else calls)
-                    for k, s in seconds.items()}  # fmt: skip
-        layout = "channels last" if channels_last else "NCHW"
-        notes.append(
-            f"{pairs} pairs, {cells[0]}x{cells[1]} {layout}: "
-            + "; ".join(f"{k} {spread(s, 1e6, 'us')}" for k, s in per_pair.items())
-        )
-        return {k: float(np.median(s)) for k, s in per_pair.items()} | {
-            "ratio": float(np.median(seconds["copy"] / seconds["fused"])),
-            "speedup": float(np.median(per_pair["straightforward"] / per_pair["fused"])),
-        }
+    def add(name: str, case: Compared, other, pairs: int, goal: str, inverse=False) -> np.ndarray:
+        ours, others = case.with_other(other, pairs)
+        value = ratio(ours, others) if inverse else ratio(others, ours)
+        figures.append(Figure(name, value, "x", goal))
+        notes.append(f"{case.told()}: {spread(ours, 1e6, 'us')}; {spread(others, 1e6, 'us')}")
+        return ours
 
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        png = PngMaps(folder, cells)
-        png_s = in_turn({"png": png.update_all}, rounds)["png"] / len(png.paths)
-    notes.append(f"the public code's way, 28x37: {spread(png_s, 1e6, 'us')} a pair")
-    batch, many = paths(24, cells, False, 20), paths(512, cells, False, 2)
-    tall = paths(24, cells, True, 20)
-    small_batch = paths(24, small, True, 20)
-    png_us = float(np.median(png_s))
-    figures += [
-        Figure("accumulation on CPU against a PNG per pair", png_us / many["fused"], "x", ">= 300"),
-        Figure("the same in batches of 24 pairs", png_us / batch["fused"], "x"),
-        Figure("the same, features channels last", png_us / tall["fused"], "x"),
-        Figure("accumulation on CPU", 1 / many["fused"], "pairs/s"),
-        Figure("against straightforward PyTorch", many["speedup"], "x", ">= 2"),
-        Figure("the same in batches of 24 pairs", batch["speedup"], "x"),
-        Figure("time against memcpy of the same bytes", 1 / many["ratio"], "x", "<= 3"),
-        Figure("the same in batches of 24 pairs", 1 / batch["ratio"], "x"),
-        Figure("the same, 14x14 channels last, 24 pairs", 1 / small_batch["ratio"], "x"),
-    ]
+        pngs = PngMaps(folder, cells)
+        count = len(pngs.paths)
+        notes.append("per pair, our update; a PNG per pair:")
+        ours = add("update on CPU against a PNG per pair", many, pngs.update_all, count, ">= 300")
+        figures.append(Figure("update on CPU", 1 / float(np.median(ours)), "pairs/s"))
+        add("the same in batches of 24 pairs", batch, pngs.update_all, count, "")
+        add("the same, 24 pairs, features channels last", nhwc, pngs.update_all, count, "")
+    notes.append("our update; straightforward PyTorch:")
+    for name, case, goal in (
+        ("update against straightforward PyTorch", many, ">= 2"),
+        ("the same in batches of 24 pairs", batch, ">= 2"),
+    ):
+        way = cycle(case.batches, lambda seen: straightforward(bank, seen), 1)
+        add(name, case, way, case.pairs, goal)
+    notes.append("our update; memcpy that reads and writes as many bytes:")
+    for name, case, goal in (
+        ("update's time against memcpy of the same bytes", many, "<= 3"),
+        ("the same in batches of 24 pairs", batch, ""),
+        ("the same, 24 pairs, 14x14 channels last", small, ""),
+    ):
+        copy = cold_copies(case.pairs * touched_bytes(case.cells, size), 4, 256 << 20)
+        add(name, case, copy, 4 * case.pairs, goal, inverse=True)
     return figures, notes
 
 

@@ -29,6 +29,9 @@ class Figure:
     goal: str = ""
     """What is asked for, such as `>= 300` or `<= 2`; empty for a figure that only informs."""
 
+    def __post_init__(self) -> None:
+        self.value = float(self.value)  # numpy's floats are no JSON
+
     @property
     def holds(self) -> bool | None:
         """Whether the goal is met; None without a goal."""

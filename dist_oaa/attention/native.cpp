@@ -24,7 +24,7 @@ struct BFloat16 {
 
 extern "C" {
 
-// Mirrored by native.py's ctypes structure, field by field. Strides count elements.
+// Packed by native.py, field by field. Strides count elements.
 struct Batch {
   void* grid;
   int32_t* accepted;
@@ -93,6 +93,7 @@ struct Scratch {
   float* centres;   // of the map's cells
   void* stored;     // A in the stored format
   uint8_t* inside;  // of each cell of the map
+  const float* placed;  // the geometry that `columns` and `rows` were made for
   Cells columns, rows;
 };
 
@@ -144,6 +145,7 @@ Scratch* make_scratch(const Batch& batch) {
   scratch->centres = take(line_pitch);
   scratch->stored = take(map_cells + 16);  // and a vector's overhang
   scratch->inside = (uint8_t*)next;
+  scratch->placed = nullptr;
   for (int j = 0; j < line_pitch; ++j) scratch->centres[j] = ((float)j + 0.5f) / (float)size;
   return scratch;
 }

@@ -9,7 +9,7 @@ Legend: as in batch.py.
 import ctypes
 import functools
 import importlib.machinery
-from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
+import struct
 from pathlib import Path
 
 import torch
@@ -24,20 +24,8 @@ LEVELS = {"baseline": 0, "avx2": 1, "avx512": 2}
 OUT_OF_RANGE = 2  # what oaa_accumulate returns for a bad index
 
 
-class _Batch(ctypes.Structure):
-    """`struct Batch` of native.cpp, field by field."""
-
-    _fields_ = [
-        *((name, c_void_p) for name in (
-            "grid", "accepted", "fallen", "dirty", "cam", "logits", "labels", "geometry",
-            "cells", "image", "class_", "row", "flags")),
-        ("cam_stride", c_int64 * 4),
-        *((name, c_int64) for name in ("pitch", "rows", "pairs", "images", "classes")),
-        *((name, c_int32) for name in (
-            "height", "width", "map_size", "grid_bytes", "cam_type", "gate", "fusion",
-            "fallback")),
-        ("threshold", c_float),
-    ]  # fmt: skip
+# `struct Batch` of native.cpp: 13 pointers, 4 strides, 5 counts, 8 small integers, the threshold.
+_BATCH = struct.Struct("@13Q4q5q8if")
 
 
 @functools.cache
@@ -49,7 +37,7 @@ def _library() -> ctypes.CDLL | str:
         if path.exists():
             try:
                 library = ctypes.CDLL(str(path))
-                library.oaa_accumulate.argtypes = [POINTER(_Batch), ctypes.c_int]
+                library.oaa_accumulate.argtypes = [ctypes.c_char_p, ctypes.c_int]
             except (OSError, AttributeError) as error:
                 return f"cannot be loaded: {error}"
             return library
@@ -78,23 +66,25 @@ def update(bank: MapBank, seen: Observation, rules: Rules, level: str = "avx512"
     cam_BCHW = seen.cam_BCHW
     if cam_BCHW.dtype not in CAM_TYPES:
         cam_BCHW = cam_BCHW.float()
-    pairs = seen.pairs
-    # What the pointers below point into must stay alive, and be laid out as native.cpp expects.
-    inputs = [
-        seen.logits_BC.float().contiguous(),
-        seen.labels_BC.to(torch.uint8).contiguous(),
-        seen.geometry_B23.float().contiguous(),
-        seen.cells_B2.contiguous(),
-        pairs.image_P.contiguous(),
-        pairs.class_P.contiguous(),
-        pairs.row_P.contiguous(),
-    ]
-    flags_3P = torch.empty(3, len(pairs), dtype=torch.bool)
-    tensors = (bank.grid_R2Q, bank.accepted_R, bank.fallback_R, bank.dirty_R, cam_BCHW, *inputs)
-    batch = _Batch(
-        *(tensor.data_ptr() for tensor in tensors),
-        flags_3P.data_ptr(),
-        (c_int64 * 4)(*cam_BCHW.stride()),
+    pairs, flags_3P = seen.pairs, torch.empty(3, len(seen.pairs), dtype=torch.bool)
+    tensors = (
+        bank.grid_R2Q,
+        bank.accepted_R,
+        bank.fallback_R,
+        bank.dirty_R,
+        cam_BCHW,
+        _plain(seen.logits_BC, torch.float32),
+        _plain(seen.labels_BC, torch.uint8),
+        _plain(seen.geometry_B23, torch.float32),
+        _plain(seen.cells_B2, torch.int64),
+        _plain(pairs.image_P, torch.int64),
+        _plain(pairs.class_P, torch.int64),
+        _plain(pairs.row_P, torch.int64),
+        flags_3P,
+    )  # kept until the call is over: their memory is passed by address
+    batch = _BATCH.pack(
+        *[tensor.data_ptr() for tensor in tensors],
+        *cam_BCHW.stride(),
         bank.grid_R2Q.shape[2],
         len(bank.accepted_R),
         len(pairs),
@@ -107,9 +97,16 @@ def update(bank: MapBank, seen: Observation, rules: Rules, level: str = "avx512"
         rules.fallback,
         logit(rules.tau),
     )
-    status = library.oaa_accumulate(ctypes.byref(batch), LEVELS[level])
+    status = library.oaa_accumulate(batch, LEVELS[level])
     if status == OUT_OF_RANGE:
         raise IndexError("a pair names an image, class, row or feature cell that does not exist")
     if status:
         raise MemoryError("no memory for the update of a batch")
     return Outcome(flags_3P)
+
+
+def _plain(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor as native.cpp reads it: contiguous, of one type."""
+    if tensor.dtype == dtype and tensor.is_contiguous():
+        return tensor
+    return tensor.to(dtype).contiguous()

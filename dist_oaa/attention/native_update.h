@@ -274,8 +274,11 @@ static void write_pair(const Batch& batch, Scratch& scratch, int height,
   const uint8_t* inside = scratch.inside;
   if (geometry[1] == 0 && geometry[3] == 0) {
     Cells &columns = scratch.columns, &rows = scratch.rows;
-    place(columns, scratch.centres, size, geometry[0], geometry[2], width);
-    place(rows, scratch.centres, size, geometry[4], geometry[5], height);
+    if (scratch.placed != geometry) {  // the classes of one image share its geometry
+      place(columns, scratch.centres, size, geometry[0], geometry[2], width);
+      place(rows, scratch.centres, size, geometry[4], geometry[5], height);
+      scratch.placed = geometry;
+    }
     sample_straight(scratch, width, factor, top, size, stored);
     if (columns.all_inside && rows.all_inside)
       inside = nullptr;
