@@ -1,4 +1,4 @@
-"""The benchmarks: what they compare does the same work, and their figures are what they measured."""
+"""The benchmarks: what they compare does the same work, and figures are what was measured."""
 
 import json
 import subprocess
