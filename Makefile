@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 # A change to these needs the package to be built anew.
-NATIVE := dist_oaa/attention/native.cpp dist_oaa/attention/native_update.h
+NATIVE := $(wildcard dist_oaa/attention/native*.cpp dist_oaa/attention/native*.h)
 # Two processes with one thread each share two cores; more threads only get in each other's way.
 DEMO_RANKS ?= 2
 

@@ -15,7 +15,7 @@ VERSION = re.search(
 NATIVE = Extension(
     "dist_oaa.attention._native",
     sources=["dist_oaa/attention/native.cpp"],
-    depends=["dist_oaa/attention/native_update.h"],
+    depends=[f"dist_oaa/attention/native_{part}.h" for part in ("batch", "sample", "update")],
     # No contraction: a fused multiply-add would round differently from the reference.
     extra_compile_args=["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno",
                         "-fno-trapping-math", "-fvisibility=hidden", "-Wno-maybe-uninitialized"],

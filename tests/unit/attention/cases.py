@@ -1,14 +1,16 @@
 """Batches of every awkward kind for the tests of the update."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from dist_oaa.attention import reference
 from dist_oaa.attention.bank import DTYPES, MapBank
-from dist_oaa.attention.batch import Observation, Pairs
+from dist_oaa.attention.batch import Observation, Outcome, Pairs, Rules
 from dist_oaa.data.geometry import HORIZONTAL_FLIP_23, IDENTITY_23, crop_23, then
 
 SHAPES = [(1, 1), (7, 1), (1, 6), (5, 5), (28, 37), (41, 41), (13, 9)]
@@ -154,3 +156,29 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 def assert_same_bits(a: MapBank, b: MapBank) -> None:
     for name, tensor in a.tensors().items():
         assert torch.equal(bits(tensor), bits(getattr(b, name))), name
+
+
+# Every gate and fusion that the kernels know.
+RULES = st.builds(
+    Rules,
+    gate=st.sampled_from(["strict", "topk", "prob", "none"]),
+    tau=st.sampled_from([0.0, 0.5, 0.7, 1.0]),
+    fusion=st.sampled_from(["max", "average"]),
+    fallback=st.booleans(),
+)
+
+
+def assert_like_reference(
+    update: Callable[[MapBank, Observation, Rules], Outcome],
+    bank: MapBank,
+    steps: list[Observation],
+    rule: Rules,
+) -> MapBank:
+    """Runs an update and the reference over the steps, which must agree to the last bit."""
+    plain, fast = copy_bank(bank), copy_bank(bank)
+    for seen in steps:
+        expected = reference.update(plain, seen, rule)
+        outcome = update(fast, seen, rule)
+        assert outcome.flags_3P.tolist() == expected.flags_3P.tolist()
+        assert_same_bits(fast, plain)
+    return fast

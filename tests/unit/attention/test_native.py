@@ -1,47 +1,34 @@
 """The C++ update against the readable one, to the last bit, for every instruction set it has."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cases import assert_same_bits, cases, copy_bank, single
+from cases import RULES, assert_like_reference, assert_same_bits, cases, single
 from dist_oaa.attention import fused, native, reference
 from dist_oaa.attention.bank import DTYPES, MapBank
 from dist_oaa.attention.batch import Observation, Rules
+from kernel_steps import cast
 
 pytestmark = pytest.mark.skipif(
     native.problem() is not None, reason=f"no C++ update: {native.problem()}"
 )
 levels = pytest.mark.parametrize("level", sorted(native.LEVELS))
-rules = st.builds(
-    Rules,
-    gate=st.sampled_from(["strict", "topk", "prob", "none"]),
-    tau=st.sampled_from([0.0, 0.5, 0.7]),
-    fusion=st.sampled_from(["max", "average"]),
-    fallback=st.booleans(),
-)
 
 
-def assert_like_reference(
-    bank: MapBank, steps: list[Observation], rule: Rules, level: str
-) -> MapBank:
-    plain, fast = copy_bank(bank), copy_bank(bank)
-    for seen in steps:
-        expected = reference.update(plain, seen, rule)
-        outcome = native.update(fast, seen, rule, level)
-        assert outcome.flags_3P.tolist() == expected.flags_3P.tolist()
-        assert_same_bits(fast, plain)
-    return fast
+def assert_agrees(bank: MapBank, steps: list[Observation], rule: Rules, level: str) -> MapBank:
+    return assert_like_reference(functools.partial(native.update, level=level), bank, steps, rule)
 
 
 @levels
 @settings(max_examples=120, deadline=None)
-@given(case=cases(), rule=rules, dtype=st.sampled_from(sorted(DTYPES)))
+@given(case=cases(), rule=RULES, dtype=st.sampled_from(sorted(DTYPES)))
 def test_every_case_agrees(level, case, rule, dtype):
-    assert_like_reference(case.bank(dtype), case.steps, rule, level)
+    assert_agrees(case.bank(dtype), case.steps, rule, level)
 
 
 @levels
@@ -53,11 +40,11 @@ def test_every_case_agrees(level, case, rule, dtype):
         most_steps=2,
         shapes=((3, 17), (28, 37), (2, 33), (2, 50), (3, 64), (2, 65), (2, 130), (41, 41)),
     ),
-    rule=rules,
+    rule=RULES,
     dtype=st.sampled_from(sorted(DTYPES)),
 )
 def test_wide_features_and_large_maps_agree(level, case, rule, dtype):
-    assert_like_reference(case.bank(dtype), case.steps, rule, level)
+    assert_agrees(case.bank(dtype), case.steps, rule, level)
 
 
 @levels
@@ -66,19 +53,11 @@ def test_wide_features_and_large_maps_agree(level, case, rule, dtype):
     case=cases(most_steps=2),
     kind=st.sampled_from([torch.float16, torch.bfloat16, torch.float64]),
     channels_last=st.booleans(),
-    rule=rules,
+    rule=RULES,
 )
 def test_any_float_type_and_stride_agrees(level, case, kind, channels_last, rule):
-    order = torch.channels_last if channels_last else torch.contiguous_format
-    steps = [
-        dataclasses.replace(
-            seen,
-            cam_BCHW=seen.cam_BCHW.to(kind).contiguous(memory_format=order),
-            logits_BC=seen.logits_BC.to(kind),
-        )
-        for seen in case.steps
-    ]
-    assert_like_reference(case.bank("uint8"), steps, rule, level)
+    steps = [cast(step, kind, channels_last) for step in case.steps]
+    assert_agrees(case.bank("uint8"), steps, rule, level)
 
 
 @levels
@@ -96,7 +75,7 @@ def test_a_thousand_classes(level, gate):
             labels_BC=torch.eye(1000, dtype=torch.uint8)[:1],
         )
         bank = MapBank.empty(1, 6, torch.uint8)
-        bank = assert_like_reference(bank, [many], Rules(gate), level)
+        bank = assert_agrees(bank, [many], Rules(gate), level)
         assert bank.accepted_R.tolist() == [score > 0]
 
 

@@ -4,6 +4,7 @@ The interpreter runs the kernel's own source, one program after another, in nump
 compiled kernel can get wrong is looked for in test_triton_compiled.py and in tests/gpu.
 """
 
+import functools
 import itertools
 import math
 import os
@@ -16,7 +17,7 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cases import assert_same_bits, cases, copy_bank, single
+from cases import RULES, assert_like_reference, assert_same_bits, cases, single
 from dist_oaa.attention import reference, triton_kernel
 from dist_oaa.attention.bank import DTYPES, MapBank
 from dist_oaa.attention.batch import Observation, Pairs, Rules
@@ -27,54 +28,39 @@ pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") != "1",
     reason="not in Triton's interpreter: tests/gpu holds the compiled kernel",
 )
-rules = st.builds(
-    Rules,
-    gate=st.sampled_from(["strict", "topk", "prob", "none"]),
-    tau=st.sampled_from([0.0, 0.5, 0.7, 1.0]),
-    fusion=st.sampled_from(["max", "average"]),
-    fallback=st.booleans(),
-)
 dtypes = st.sampled_from(sorted(DTYPES))
 
 
-def assert_like_reference(bank: MapBank, steps: list[Observation], rule: Rules) -> MapBank:
-    """Runs both over the steps and returns the bank."""
-    plain, fast = copy_bank(bank), copy_bank(bank)
-    for seen in steps:
-        expected = reference.update(plain, seen, rule)
-        outcome = triton_kernel.update(fast, seen, rule)
-        assert outcome.flags_3P.tolist() == expected.flags_3P.tolist()
-        assert_same_bits(fast, plain)
-    return fast
+assert_agrees = functools.partial(assert_like_reference, triton_kernel.update)
 
 
 @settings(max_examples=40, deadline=None)
-@given(case=cases(most_steps=3), rule=rules, dtype=dtypes)
+@given(case=cases(most_steps=3), rule=RULES, dtype=dtypes)
 def test_every_case_agrees(case, rule, dtype):
-    assert_like_reference(case.bank(dtype), case.steps, rule)
+    assert_agrees(case.bank(dtype), case.steps, rule)
 
 
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None)
-@given(case=cases(map_sizes=(1, 2, 5, 9, 16, 41, 64)), rule=rules, dtype=dtypes)
+@given(case=cases(map_sizes=(1, 2, 5, 9, 16, 41, 64)), rule=RULES, dtype=dtypes)
 def test_many_more_cases_agree(case, rule, dtype):
-    assert_like_reference(case.bank(dtype), case.steps, rule)
+    assert_agrees(case.bank(dtype), case.steps, rule)
 
 
 kinds = st.sampled_from([torch.float16, torch.bfloat16, torch.float64])
 
 
 @settings(max_examples=20, deadline=None)
-@given(case=cases(most_steps=2), kind=kinds, channels_last=st.booleans(), rule=rules, dtype=dtypes)
+@given(case=cases(most_steps=2), kind=kinds, channels_last=st.booleans(), rule=RULES, dtype=dtypes)
 def test_any_float_type_and_order_agrees(case, kind, channels_last, rule, dtype):
     steps = [cast(step, kind, channels_last) for step in case.steps]
-    assert_like_reference(case.bank(dtype), steps, rule)
+    assert_agrees(case.bank(dtype), steps, rule)
 
 
 @pytest.mark.parametrize("dtype", sorted(DTYPES))
 @pytest.mark.parametrize("shape", [(41, 41), (28, 37)])
 def test_the_default_size_agrees(shape, dtype):
-    bank = assert_like_reference(
+    bank = assert_agrees(
         MapBank.empty(4, 41, DTYPES[dtype]), random_steps(shape), Rules(gate="none")
     )
     assert bank.maps_RSS[:3].any(dim=(1, 2)).all()
@@ -85,7 +71,7 @@ def test_large_maps_take_several_turns(fusion):
     steps = random_steps((7, 50), ["identity", "rotation and zoom", "crop"])
     for size in (64, 65):
         bank = MapBank.empty(4, size, torch.float32)
-        assert_like_reference(bank, steps, Rules(gate="none", fusion=fusion))
+        assert_agrees(bank, steps, Rules(gate="none", fusion=fusion))
 
 
 @pytest.mark.parametrize("gate", ["strict", "topk", "prob", "none"])
@@ -96,7 +82,7 @@ def test_any_number_of_classes_agrees(classes, gate):
         step.logits_BC[0, 0] = step.logits_BC.max() + 1
         step.logits_BC[1, -1] = step.logits_BC[1].max()
     steps[1].logits_BC[0, -1] = steps[1].logits_BC[0, 0]
-    assert_like_reference(MapBank.empty(4, 5, torch.uint8), steps, Rules(gate=gate, fallback=True))
+    assert_agrees(MapBank.empty(4, 5, torch.uint8), steps, Rules(gate=gate, fallback=True))
 
 
 @triton.jit
@@ -149,7 +135,7 @@ def test_tiny_and_huge_features_agree(kind, scale):
     feature = torch.randn(9, 13, generator=torch.Generator().manual_seed(0)).clamp(-3, 3) * scale
     seen = cast(single(feature), kind)
     for dtype in DTYPES.values():
-        assert_like_reference(MapBank.empty(1, 9, dtype), [seen], Rules("none"))
+        assert_agrees(MapBank.empty(1, 9, dtype), [seen], Rules("none"))
 
 
 def test_views_agree():
@@ -167,7 +153,7 @@ def test_views_agree():
     )
     tensors = [*vars(views).values(), *vars(views.pairs).values()]
     assert not any(t.is_contiguous() for t in tensors if isinstance(t, torch.Tensor))
-    assert_like_reference(MapBank.empty(4, 9, torch.uint8), [views], Rules(gate="topk"))
+    assert_agrees(MapBank.empty(4, 9, torch.uint8), [views], Rules(gate="topk"))
 
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.float32])
@@ -175,16 +161,14 @@ def test_labels_of_any_type_agree(kind):
     seen = random_steps((4, 4), ["identity"], classes=5)[0]
     seen.labels_BC = seen.labels_BC.to(kind)
     for gate in ("strict", "topk"):
-        assert_like_reference(MapBank.empty(4, 6, torch.uint8), [seen], Rules(gate=gate))
+        assert_agrees(MapBank.empty(4, 6, torch.uint8), [seen], Rules(gate=gate))
 
 
 def test_offsets_of_64_bits_give_the_same_maps(monkeypatch):
     """As for a feature map that spans 2^31 elements; here the map is small, the arithmetic not."""
     narrow = triton_kernel.constants
     monkeypatch.setattr(triton_kernel, "constants", lambda *a: narrow(*a) | {"WIDE": True})
-    assert_like_reference(
-        MapBank.empty(4, 9, torch.uint8), random_steps((8, 9)), Rules(gate="none")
-    )
+    assert_agrees(MapBank.empty(4, 9, torch.uint8), random_steps((8, 9)), Rules(gate="none"))
 
 
 def test_feature_maps_that_span_more_than_31_bits_are_recognised(monkeypatch):

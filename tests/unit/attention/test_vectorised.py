@@ -1,6 +1,7 @@
 """The batched update against the readable one, to the last bit."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -8,39 +9,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cases import assert_same_bits, cases, copy_bank, observation, single
+from cases import RULES, assert_like_reference, assert_same_bits, cases, observation, single
 from dist_oaa.attention import reference, vectorised
 from dist_oaa.attention.bank import DTYPES, MapBank
-from dist_oaa.attention.batch import Observation, Rules
+from dist_oaa.attention.batch import Rules
+from kernel_steps import cast
 
-rules = st.builds(
-    Rules,
-    gate=st.sampled_from(["strict", "topk", "prob", "none"]),
-    tau=st.sampled_from([0.0, 0.5, 0.7]),
-    fusion=st.sampled_from(["max", "average"]),
-    fallback=st.booleans(),
-)
-
-
-def assert_equal_paths(bank: MapBank, steps: list[Observation], rule: Rules) -> MapBank:
-    """Runs both paths over the steps and returns the bank."""
-    plain, fast = copy_bank(bank), copy_bank(bank)
-    for seen in steps:
-        expected = reference.update(plain, seen, rule)
-        outcome = vectorised.update(fast, seen, rule)
-        assert outcome.flags_3P.tolist() == expected.flags_3P.tolist()
-        assert_same_bits(fast, plain)
-    return fast
+assert_equal_paths = functools.partial(assert_like_reference, vectorised.update)
 
 
 @settings(max_examples=200, deadline=None)
-@given(case=cases(), rule=rules, dtype=st.sampled_from(sorted(DTYPES)))
+@given(case=cases(), rule=RULES, dtype=st.sampled_from(sorted(DTYPES)))
 def test_paths_agree_to_the_last_bit(case, rule, dtype):
     assert_equal_paths(case.bank(dtype), case.steps, rule)
 
 
 @settings(max_examples=15, deadline=None)
-@given(case=cases(map_sizes=(41,)), rule=rules, dtype=st.sampled_from(sorted(DTYPES)))
+@given(case=cases(map_sizes=(41,)), rule=RULES, dtype=st.sampled_from(sorted(DTYPES)))
 def test_paths_agree_at_the_default_map_size(case, rule, dtype):
     assert_equal_paths(case.bank(dtype), case.steps, rule)
 
@@ -50,18 +35,10 @@ def test_paths_agree_at_the_default_map_size(case, rule, dtype):
     case=cases(most_steps=2),
     kind=st.sampled_from([torch.float16, torch.bfloat16, torch.float64]),
     channels_last=st.booleans(),
-    rule=rules,
+    rule=RULES,
 )
 def test_paths_agree_for_any_float_type_and_stride(case, kind, channels_last, rule):
-    order = torch.channels_last if channels_last else torch.contiguous_format
-    steps = [
-        dataclasses.replace(
-            seen,
-            cam_BCHW=seen.cam_BCHW.to(kind).contiguous(memory_format=order),
-            logits_BC=seen.logits_BC.to(kind),
-        )
-        for seen in case.steps
-    ]
+    steps = [cast(step, kind, channels_last) for step in case.steps]
     assert_equal_paths(case.bank("uint8"), steps, rule)
 
 
