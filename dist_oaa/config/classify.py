@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from dist_oaa.config.accumulate import AccumulateConfig, StoreConfig
 from dist_oaa.config.data import DataConfig
+from dist_oaa.config.drop import DropConfig
 from dist_oaa.config.model import ModelConfig, OptimConfig
 from dist_oaa.config.run import CheckpointConfig, EvaluateConfig, RuntimeConfig
 
@@ -26,6 +27,8 @@ class ClassifyConfig:
     """Optimisation"""
     accumulate: AccumulateConfig = field(default_factory=AccumulateConfig)
     """Accumulation"""
+    drop: DropConfig = field(default_factory=DropConfig)
+    """Attention drop layer"""
     store: StoreConfig = field(default_factory=StoreConfig)
     """Store"""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

@@ -89,19 +89,26 @@ class OnlineCAMClassifier(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(
-        self, images_B3HW: Tensor, extent_B2: Tensor | None = None
+        self,
+        images_B3HW: Tensor,
+        extent_B2: Tensor | None = None,
+        occluded_BHW: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Scores and maps of normalised images.
 
         Args:
             images_B3HW: normalised images, padded at the right and at the bottom.
             extent_B2: int64 valid (height, width) of each image in pixels; None means all.
+            occluded_BHW: bool, the cells of the trunk's feature map that become 0.
 
         Returns:
             logits_BC: float32, the mean of the map over the cells of `valid_cells`.
             cam_BCHW: F, raw; cells over padding are left as they are.
         """
-        cam_BCHW = self.head(self.trunk(images_B3HW))
+        features_BDHW = self.trunk(images_B3HW)
+        if occluded_BHW is not None:
+            features_BDHW = features_BDHW.masked_fill(occluded_BHW[:, None], 0.0)
+        cam_BCHW = self.head(features_BDHW)
         cells_B2 = None
         if extent_B2 is not None:
             input_hw = (images_B3HW.shape[-2], images_B3HW.shape[-1])

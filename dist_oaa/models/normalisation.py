@@ -46,6 +46,10 @@ class Normalisation:
         mask_BHW = extent_mask(extent_B2, (images_B3HW.shape[-2], images_B3HW.shape[-1]))
         return torch.where(mask_BHW[:, None], out_B3HW, 0.0)
 
+    def colour(self, value: float) -> tuple[float, ...]:
+        """What a grey of 0 to 1 becomes, one number a colour in the model's order."""
+        return tuple((value - mean) / std for mean, std in zip(self.mean, self.std, strict=True))
+
 
 def extent_mask(extent_B2: Tensor, size: tuple[int, int]) -> Tensor:
     """Bool (B, H, W), true in the first (height, width) rows and columns of each image."""

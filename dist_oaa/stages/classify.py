@@ -26,7 +26,7 @@ from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import check_run_dir, save_settings
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
 from dist_oaa.runtime.tracking import Tracker
-from dist_oaa.stages.classify_report import CHARTS, announce, conclude
+from dist_oaa.stages.classify_report import announce, charts, conclude
 from dist_oaa.stages.classify_stage import ClassifyStage
 from dist_oaa.stages.epoch_end import EpochEnd
 from dist_oaa.stages.measure import Measurer, measured_images
@@ -110,7 +110,7 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
         if world.is_first:
             # Also at the beginning: what an attempt without a checkpoint has logged is void.
             tracker = Tracker(run_dir, "classify", position.step, position.epoch)
-            tracker.charts(CHARTS)
+            tracker.charts(charts(config))
             stack.enter_context(closing(tracker))
         pin, stride = world.device.type == "cuda", ready.trainable.model.trunk.stride
         loader = BatchLoader(ready.image_set, config.data, stride, config.seed, pin)

@@ -30,6 +30,16 @@ CHARTS = {
 }
 
 
+DROP_CHART = {"occluded by the drop layer": ["Multiline", ["drop/images", "drop/pixels"]]}
+
+
+def charts(config: ClassifyConfig) -> dict:
+    """The charts of a run: those whose curves it draws."""
+    if not config.drop.active:
+        return CHARTS
+    return CHARTS | {"training": CHARTS["training"] | DROP_CHART}
+
+
 def per_class_metrics(found: Measurement, class_names: tuple[str, ...]) -> dict[str, float]:
     """Recall and noise of each class that occurs, for metrics.jsonl."""
     return {

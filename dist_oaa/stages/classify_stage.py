@@ -21,6 +21,7 @@ from dist_oaa.models.losses import multilabel_loss_B
 from dist_oaa.models.optimisation import learning_rate, set_learning_rate
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Position, Trainable
+from dist_oaa.stages.dropping import DropLayer
 from dist_oaa.stages.training import autocast
 
 Measure = Callable[["ClassifyStage", Position], dict[str, float]]
@@ -34,7 +35,7 @@ class ClassifyStage:
         last_pass: first epoch of the last pass over the images, where the fallback applies.
     """
 
-    counters = ("pairs", "accepted", "fallback", "broken")
+    counters = ("pairs", "accepted", "fallback", "broken", *DropLayer.counters)
 
     def __init__(
         self,
@@ -50,10 +51,12 @@ class ClassifyStage:
         self.config, self.world, self.trainable = config, world, trainable
         self.loader, self.order, self.accumulator = loader, order, accumulator
         self.measure, self.last_pass = measure, last_pass
+        self.drop = DropLayer(config.drop, config.seed, keeps_examples=world.is_first)
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """This rank's batches of an epoch, from a step on."""
         self.trainable.model.train()
+        self.drop.examples.clear()
         parts = self.order.batches(
             epoch, self.config.optim.batch_size, self.world.rank, self.world.size, first_step
         )
@@ -81,23 +84,34 @@ class ClassifyStage:
         device = self.world.device
         extent_B2 = batch.extent_B2.to(device, non_blocking=True)
         labels_BC = batch.labels_BC.to(device, non_blocking=True)
-        images_B3HW = self.images(batch, extent_B2)
+        pairs = self.accumulator.pairs(batch.index_B, batch.labels_BC).to(device)
+        dropped = self.drop(
+            batch,
+            epoch,
+            self.images(batch, extent_B2),
+            extent_B2,
+            pairs,
+            self.accumulator.bank,
+            self.trainable.model,
+        )
         with autocast(self.config.optim, device):
-            logits_BC, cam_BCHW = self.trainable.wrapped(images_B3HW, extent_B2)
+            logits_BC, cam_BCHW = self.trainable.wrapped(
+                dropped.images_B3HW, extent_B2, dropped.features_BHW
+            )
         loss = multilabel_loss_B(logits_BC, labels_BC).sum()
         seen = Observation(
             cam_BCHW.detach(),
             logits_BC.detach(),
             labels_BC,
             batch.geometry_B23.to(device, non_blocking=True),
-            valid_cells(extent_B2, images_B3HW.shape[-2:], cam_BCHW.shape[-2:]),
-            self.accumulator.pairs(batch.index_B, batch.labels_BC).to(device),
+            valid_cells(extent_B2, dropped.images_B3HW.shape[-2:], cam_BCHW.shape[-2:]),
+            pairs,
         )
         outcome = self._accumulate(seen, epoch)
         counts = torch.stack(
             [outcome.accepted_P.sum(), outcome.fallback_P.sum(), outcome.broken_P.sum()]
         )
-        return loss, [float(len(seen.pairs)), *map(float, counts.tolist())]
+        return loss, [float(len(pairs)), *map(float, counts.tolist()), *dropped.counts]
 
     def _accumulate(self, seen: Observation, epoch: int) -> Outcome:
         settings = self.config.accumulate
@@ -154,7 +168,7 @@ class ClassifyStage:
             "pairs/broken": totals["broken"],
             "train/skipped_images": float(len(position.skipped)),
         }
-        return metrics | self.measure(self, position)
+        return metrics | self.drop.figures(totals) | self.measure(self, position)
 
     def snapshot(self, generation: int) -> Callable[[], None]:
         """Copies this rank's changed maps; the returned function writes the copy."""

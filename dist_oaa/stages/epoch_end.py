@@ -49,13 +49,14 @@ class EpochEnd:
             return {}
         chosen = measured_images(self.image_set, 0 if last else settings.images)
         found = self.measurer.measure(stage, np.union1d(chosen, self.measurer.gallery))
-        self.world.agree(lambda: self._show(found, at))
+        self.world.agree(lambda: self._show(stage, found, at))
         return found.metrics | per_class_metrics(found, self.image_set.class_names)
 
-    def _show(self, found: Measurement, at: Position) -> None:
+    def _show(self, stage: ClassifyStage, found: Measurement, at: Position) -> None:
         if self.tracker is None:
             return
         table = per_class_table(found, self.image_set.class_names)
         self.tracker.text("per_class", table, at.step)
         with named_disk_errors(f"{self.config.run_dir}/pictures"):
             self.gallery.add(at.epoch, at.step, found.gallery, self.tracker)
+            self.gallery.add_occluded(at.step, stage.drop.examples, self.tracker)

@@ -3,6 +3,7 @@
 RUN/pictures/maps/epoch-0003.npz     the gallery's maps after epoch 3 (uint8, no pickle)
 RUN/pictures/attention.png           image | CAM | cumulative | truth, after the last epoch
 RUN/pictures/evolution.png           the cumulative map of each image over the epochs
+RUN/pictures/occluded.png            inputs of the last epoch as the drop layer left them
 """
 
 import io
@@ -49,6 +50,22 @@ class Gallery:
         ):
             save_png(self._folder / f"{name}.png", picture)
             tracker.image(name, picture, step)
+
+    def add_occluded(
+        self, step: int, examples: list[tuple[str, np.ndarray]], tracker: Tracker
+    ) -> None:
+        """Draws inputs as the drop layer left them, by name.
+
+        Raises:
+            OSError: when the disk is full.
+        """
+        if not examples:
+            return
+        picture = grid(
+            [[image] for _, image in examples], [name for name, _ in examples], ["input"]
+        )
+        save_png(self._folder / "occluded.png", picture)
+        tracker.image("occluded", picture, step)
 
     def _attention(self, images: list[ImageMaps]) -> np.ndarray:
         rows, titles = [], []

@@ -24,7 +24,7 @@ from dist_oaa.store.codec import ChangedRows, Record
 from dist_oaa.store.lease import Lease, is_held
 from dist_oaa.store.manifest import MANIFEST, Manifest
 from dist_oaa.store.ownership import owned_shards
-from dist_oaa.store.shard import DATA, Shard
+from dist_oaa.store.shard import DATA, EmptyShardError, Shard
 from dist_oaa.store.writeback import sent_early
 
 # Shards that are being committed at the same time.
@@ -72,9 +72,14 @@ def prepare_store(folder: Path, manifest: Manifest, resume: bool) -> Manifest:
 
 def _is_complete(folder: Path) -> bool:
     reader = StoreReader(folder)
-    if not all((folder / shard_name(i) / DATA).exists() for i in range(reader.manifest.shards)):
+    files = [folder / shard_name(i) / DATA for i in range(reader.manifest.shards)]
+    # A run that is killed while it opens its shards leaves files of no bytes, or without a record.
+    if not all(file.exists() and file.stat().st_size for file in files):
         return False
-    return reader.generation > 0
+    try:
+        return reader.generation > 0
+    except EmptyShardError:
+        return False
 
 
 class StoreWriter:

@@ -34,6 +34,10 @@ DATA = "data.mdb"
 LOOSE_PAGES = 16
 
 
+class EmptyShardError(UserError):
+    """An environment that no commit has ever reached."""
+
+
 def environment_size(rows: int, record_bytes: int) -> int:
     """Address space for a shard, in bytes: reserved, not allocated.
 
@@ -137,7 +141,7 @@ class Shard:
         meta = self._meta()
         if not meta:
             if not new:
-                raise UserError(f"shard {self.folder} is empty, expected a shard of a store")
+                raise EmptyShardError(f"shard {self.folder} is empty, expected a shard of a store")
             return
         for key, value in self._identity.items():
             if meta.get(key) != value:

@@ -171,6 +171,24 @@ def test_bytes_of_a_commit(tmp_path, shards):
 # --- Who may open what ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("empty_file", [False, True])
+def test_a_run_killed_while_it_opens_its_shards_begins_again(tmp_path, empty_file):
+    folder, manifest = tmp_path / "store", make_manifest()
+    prepare_store(folder, manifest, resume=False)
+    open_writer(folder, 0).close()
+    files = sorted(folder.glob("shard-*/data.mdb"))
+    assert len(files) == manifest.shards
+    if empty_file:  # LMDB makes the file before it writes its first pages
+        files[-1].write_bytes(b"")
+    again = prepare_store(folder, make_manifest(), resume=False)
+    with contextlib.closing(open_writer(folder, 0)) as writer:
+        assert list(writer.read()) == []
+    assert again == Manifest.read(folder)
+    if not empty_file:  # a reader is told
+        with pytest.raises(UserError, match="is empty, expected a shard of a store"):
+            list(StoreReader(folder).records())
+
+
 def test_prepare_store(tmp_path):
     manifest = make_manifest()
     with pytest.raises(UserError, match="nothing to resume"):
