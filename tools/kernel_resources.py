@@ -1,6 +1,6 @@
 """What the Triton kernel asks of a GPU: compiles it ahead of time, on any machine.
 
-usage: python tools/kernel_resources.py [--arch 80 90 100] [--core] [--json]
+usage: python tools/kernel_resources.py [--arch 80 90 100] [--core] [--classes N] [--json]
 
 Needs no GPU: Triton ships its compiler, ptxas and the disassembler. Each row is one binary, with
 the constants and options of the launcher. `--core` compiles two a GPU generation instead of 13.
@@ -29,7 +29,7 @@ CORE = (("float32", "uint8", "max", 41), ("float32", "float32", "average", 41))
 REGISTERS_PER_SM, MOST_WARPS_PER_SM = 65536, 64
 
 
-def compile_kernel(arch: int, cam: str, bank: str, fusion: str, size: int):
+def compile_kernel(arch: int, cam: str, bank: str, fusion: str, size: int, classes: int = CLASSES):
     """The compiled kernel of one specialisation, with all its stages in `.asm`.
 
     Must not run under Triton's interpreter; see main().
@@ -42,7 +42,7 @@ def compile_kernel(arch: int, cam: str, bank: str, fusion: str, size: int):
 
     from dist_oaa.attention import triton_kernel as kernel
 
-    constants = kernel.constants(size, getattr(torch, bank), fusion, CLASSES, wide=False)
+    constants = kernel.constants(size, getattr(torch, bank), fusion, classes, wide=False)
     floats, bools, longs = (
         torch.empty(0, dtype=t) for t in (torch.float32, torch.bool, torch.long)
     )
@@ -145,6 +145,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", type=int, nargs="+", default=ARCHITECTURES, help="such as 80 90")
     parser.add_argument("--core", action="store_true", help="two binaries a generation, not 13")
+    parser.add_argument("--classes", type=int, default=CLASSES, help="classes of the data set")
     parser.add_argument("--json", action="store_true", help="one JSON list instead of a table")
     asked = parser.parse_args(arguments)
     # Read when Triton is imported: under the interpreter nothing compiles.
@@ -153,7 +154,9 @@ def main(arguments: list[str]) -> None:
     for arch in asked.arch:
         for cam, bank, fusion, size in CORE if asked.core else FULL:
             row = {"arch": arch, "cam": cam, "bank": bank, "fusion": fusion, "map_size": size}
-            rows.append(row | resources(compile_kernel(arch, cam, bank, fusion, size)))
+            rows.append(
+                row | resources(compile_kernel(arch, cam, bank, fusion, size, asked.classes))
+            )
     if asked.json:
         print(json.dumps(rows, indent=1))
     else:

@@ -87,8 +87,8 @@ class MapBank:
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Zeros; on the CPU from numpy, in pages that the system gives when they are first touched.
 
-    numpy asks for huge pages, and rows are visited in random order: a third fewer cycles where
-    the bank is far larger than what the processor's page tables cache.
+    numpy asks for huge pages, and rows are visited in random order: that saves time where the bank
+    is far larger than what the processor's page tables cache (docs/experiments.md).
     """
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)

@@ -24,8 +24,11 @@ def tool(cache: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize(
     ("arguments", "binaries"),
-    [(("--arch", "90"), 13), (("--core", "--arch", "80", "100"), 4)],
-    ids=["all on Hopper", "some on Ampere and Blackwell"],
+    [
+        *((("--arch", arch), 13) for arch in ("80", "90", "100")),
+        (("--core", "--classes", "1000"), 6),
+    ],
+    ids=["Ampere", "Hopper", "Blackwell", "a thousand classes"],
 )
 def test_every_binary_fits(tmp_path, arguments, binaries):
     rows = json.loads(tool(tmp_path, "--json", *arguments))
