@@ -4,6 +4,7 @@ Shape legend: B images, 3 colours, C classes, H x W pixels or feature cells, 2 =
 """
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,26 @@ def masked_mean(cam_BCHW: Tensor, cells_B2: Tensor | None) -> Tensor:
     return sum_BC / cells_B2.prod(dim=1, keepdim=True)
 
 
+class Erasing(NamedTuple):
+    """What networks that erase while they train need to know of a batch (variants/)."""
+
+    labels_BC: Tensor
+    """1 for the target classes of each image."""
+    chance_B: Tensor
+    """float32: a number from [0, 1) for each image, a function of (seed, epoch, image name)."""
+
+
+class Prediction(NamedTuple):
+    """What a classifier says of a batch."""
+
+    logits_BC: Tensor
+    """float32 scores before the sigmoid."""
+    cam_BCHW: Tensor
+    """F, raw; cells over padding are left as they are."""
+    extra: tuple[tuple[Tensor, Tensor], ...] = ()
+    """(logits_BC, targets_BC) of further branches, one more term of the loss each; in training."""
+
+
 class OnlineCAMClassifier(nn.Module):
     """Trunk, head_layers x (3x3 convolution, ReLU), a class-aware 1x1 convolution, and GAP.
 
@@ -93,17 +114,18 @@ class OnlineCAMClassifier(nn.Module):
         images_B3HW: Tensor,
         extent_B2: Tensor | None = None,
         occluded_BHW: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        erasing: Erasing | None = None,
+    ) -> Prediction:
         """Scores and maps of normalised images.
 
         Args:
             images_B3HW: normalised images, padded at the right and at the bottom.
             extent_B2: int64 valid (height, width) of each image in pixels; None means all.
             occluded_BHW: bool, the cells of the trunk's feature map that become 0.
+            erasing: given in training; a plain classifier has no use for it.
 
         Returns:
-            logits_BC: float32, the mean of the map over the cells of `valid_cells`.
-            cam_BCHW: F, raw; cells over padding are left as they are.
+            The score of a class is the mean of its map over the cells of `valid_cells`.
         """
         features_BDHW = self.trunk(images_B3HW)
         if occluded_BHW is not None:
@@ -114,7 +136,7 @@ class OnlineCAMClassifier(nn.Module):
             input_hw = (images_B3HW.shape[-2], images_B3HW.shape[-1])
             feature_hw = (cam_BCHW.shape[-2], cam_BCHW.shape[-1])
             cells_B2 = valid_cells(extent_B2, input_hw, feature_hw)
-        return masked_mean(cam_BCHW, cells_B2), cam_BCHW
+        return Prediction(masked_mean(cam_BCHW, cells_B2), cam_BCHW)
 
     def freeze_batch_norm(self) -> None:
         """Keep the trunk's batch-norm statistics and affine parameters as they are, for good."""

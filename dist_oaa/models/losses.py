@@ -1,10 +1,12 @@
-"""The classification loss.
+"""The classification losses.
 
 Shape legend: B images, C classes.
 """
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from dist_oaa.models.classifier import Prediction
 
 
 def multilabel_loss_B(logits_BC: Tensor, labels_BC: Tensor) -> Tensor:
@@ -21,3 +23,15 @@ def multilabel_loss_B(logits_BC: Tensor, labels_BC: Tensor) -> Tensor:
         logits_BC.float(), labels_BC.float(), reduction="none"
     )
     return loss_BC.mean(dim=1)
+
+
+def prediction_loss_B(predicted: Prediction, labels_BC: Tensor) -> Tensor:
+    """The loss of a classifier: that of its scores, and one equal term for each further branch.
+
+    Returns:
+        float32 (B,).
+    """
+    loss_B = multilabel_loss_B(predicted.logits_BC, labels_BC)
+    for logits_BC, targets_BC in predicted.extra:
+        loss_B = loss_B + multilabel_loss_B(logits_BC, targets_BC)
+    return loss_B

@@ -1,5 +1,6 @@
 """The run directory: everything that a run writes, and all that the next stage needs of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -9,6 +10,7 @@ from dist_oaa.runtime.checkpoint import LATEST
 from dist_oaa.runtime.files import write_atomic
 
 CONFIG = "config.yaml"
+CLASSES = "classes.txt"
 
 
 def check_run_dir(run_dir: Path, resume: bool) -> None:
@@ -30,8 +32,11 @@ def check_run_dir(run_dir: Path, resume: bool) -> None:
         )
 
 
-def save_settings(run_dir: Path, config_yaml: str) -> list[str]:
+def save_settings(run_dir: Path, config_yaml: str, class_names: Sequence[str]) -> list[str]:
     """Makes the run directory and saves the resolved settings, once nothing can refuse them.
+
+    Beside config.yaml, the class names in the order of their indices, one a line: what a later
+    stage needs to know of a checkpoint.
 
     Returns:
         one line for each setting that differs from those saved there before.
@@ -43,6 +48,7 @@ def save_settings(run_dir: Path, config_yaml: str) -> list[str]:
         run_dir.mkdir(parents=True, exist_ok=True)
         changes = _changes(run_dir / CONFIG, config_yaml)
         write_atomic(run_dir / CONFIG, config_yaml.encode())
+        write_atomic(run_dir / CLASSES, "".join(f"{name}\n" for name in class_names).encode())
     except OSError as error:
         raise UserError(f"run_dir {run_dir} cannot be written: {error.strerror}") from error
     return changes

@@ -84,7 +84,7 @@ def prepare(config: ClassifyConfig, world: World) -> Prepared:
         checkpoint, position = world.agree(lambda: restore(trainable, run_dir))
         generation = checkpoint.generation
     saved = dump_config(dataclasses.replace(config, resume=False))
-    changes = world.only_first(lambda: save_settings(run_dir, saved))
+    changes = world.only_first(lambda: save_settings(run_dir, saved, image_set.class_names))
     return Prepared(
         image_set, plan, measurer, trainable, weights, manifest, position, generation, changes
     )

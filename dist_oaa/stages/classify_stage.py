@@ -14,10 +14,11 @@ from dist_oaa.attention.batch import Observation, Outcome, Rules
 from dist_oaa.attention.gates import GATES
 from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.config.errors import UserError
+from dist_oaa.data.augment import stateless_rng
 from dist_oaa.data.loader import Batch, BatchLoader, check_bad_images
 from dist_oaa.data.sampler import EpochOrder
-from dist_oaa.models.classifier import valid_cells
-from dist_oaa.models.losses import multilabel_loss_B
+from dist_oaa.models.classifier import Erasing, valid_cells
+from dist_oaa.models.losses import prediction_loss_B
 from dist_oaa.models.optimisation import learning_rate, set_learning_rate
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Position, Trainable
@@ -94,14 +95,16 @@ class ClassifyStage:
             self.accumulator.bank,
             self.trainable.model,
         )
+        erasing = Erasing(labels_BC, self._chances(batch.ids, epoch).to(device, non_blocking=True))
         with autocast(self.config.optim, device):
-            logits_BC, cam_BCHW = self.trainable.wrapped(
-                dropped.images_B3HW, extent_B2, dropped.features_BHW
+            predicted = self.trainable.wrapped(
+                dropped.images_B3HW, extent_B2, dropped.features_BHW, erasing
             )
-        loss = multilabel_loss_B(logits_BC, labels_BC).sum()
+        loss = prediction_loss_B(predicted, labels_BC).sum()
+        cam_BCHW = predicted.cam_BCHW.detach()
         seen = Observation(
-            cam_BCHW.detach(),
-            logits_BC.detach(),
+            cam_BCHW,
+            predicted.logits_BC.detach(),
             labels_BC,
             batch.geometry_B23.to(device, non_blocking=True),
             valid_cells(extent_B2, dropped.images_B3HW.shape[-2:], cam_BCHW.shape[-2:]),
@@ -138,11 +141,16 @@ class ClassifyStage:
         model, side = self.trainable.model, 4 * self.trainable.model.trunk.stride
         was_training = model.training
         model.eval()  # a blank image must not enter any running statistics
-        logits_BC, _ = self.trainable.wrapped(
+        predicted = self.trainable.wrapped(
             torch.zeros(1, 3, side, side, device=self.world.device), None
         )
         model.train(was_training)
-        return logits_BC.sum() * 0.0
+        return predicted.logits_BC.sum() * 0.0
+
+    def _chances(self, ids: list[str], epoch: int) -> torch.Tensor:
+        """One number from [0, 1) for each image, for networks that erase at random."""
+        drawn = [stateless_rng(self.config.seed, epoch, name, "erase").random() for name in ids]
+        return torch.tensor(drawn, dtype=torch.float32)
 
     def _seed(self, epoch: int, image_id: str) -> None:
         # Layers that draw random numbers (dropout) draw them as a function of this, not of how

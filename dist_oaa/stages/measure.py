@@ -194,7 +194,7 @@ class Measurer:
         extent_B2 = batch.extent_B2.to(device)
         images_B3HW = stage.images(batch, extent_B2)
         with autocast(self.config.optim, device):
-            logits_BC, cam_BCHW = model(images_B3HW, extent_B2)
+            logits_BC, cam_BCHW, _ = model(images_B3HW, extent_B2)
         pairs = stage.accumulator.pairs(batch.index_B, batch.labels_BC).to(device)
         cells_B2 = valid_cells(extent_B2, images_B3HW.shape[-2:], cam_BCHW.shape[-2:])
         cam_PSS, _, _ = attention_maps(

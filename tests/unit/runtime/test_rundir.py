@@ -12,7 +12,7 @@ SETTINGS = "seed: 0\nrun_dir: a\nresume: false\noptim:\n  lr: 0.1\n  epochs: 3\n
 def prepare_run_dir(run_dir, settings, resume):
     """As a stage does it."""
     check_run_dir(run_dir, resume)
-    return save_settings(run_dir, settings)
+    return save_settings(run_dir, settings, ["cat", "dog"])
 
 
 @pytest.fixture
