@@ -20,7 +20,16 @@ COMMANDS = {
         "dist_oaa.stages.classify",
         "train a classifier and accumulate its attention (distributed)",
     ),
+    "attend": (
+        "dist_oaa.stages.attend",
+        "write and measure the attention maps of a trained classifier (distributed)",
+    ),
+    "integral": (
+        "dist_oaa.stages.integral",
+        "train the integral attention model on the maps of an earlier run (distributed)",
+    ),
     "data": ("dist_oaa.stages.data", "check, generate or download a data set"),
+    "reproduce": ("dist_oaa.stages.reproduce", "make a table of the papers out of such runs"),
     "store": ("dist_oaa.stages.store", "inspect, verify, export, import or compare stores"),
 }
 

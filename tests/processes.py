@@ -81,9 +81,11 @@ class Running:
             raise AssertionError(f"hung for {seconds} s:\n{self.text()}") from None
 
 
-def run(command: Sequence[str], log: Path, seconds: float = 120) -> tuple[int, str]:
-    """Runs a command to its end; returns exit code and output."""
-    started = Running(command, log)
+def run(
+    command: Sequence[str], log: Path, seconds: float = 120, **variables: str
+) -> tuple[int, str]:
+    """Runs a command to its end, with variables of the environment; exit code and output."""
+    started = Running(command, log, **variables)
     return started.wait(seconds), started.text()
 
 

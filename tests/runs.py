@@ -36,6 +36,32 @@ def settings(data: Path, run_dir: Path, **changes: object) -> list[str]:
     return ["classify", *(str(x) for k, v in values.items() for x in (f"--{k}", v))]
 
 
+def integral_settings(data: Path, maps: Path, run_dir: Path, **changes: object) -> list[str]:
+    """`integral` with the same small network, learning from `maps`.
+
+    With AdamW a few steps give maps that differ from cell to cell.
+    """
+    learning = {"optim.optimizer": "adamw", "optim.lr": 0.003}
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    flags = settings(data, run_dir, **learning | changes)[1:]
+    pairs = [
+        pair
+        for pair in zip(flags[::2], flags[1::2], strict=True)
+        if not pair[0].startswith(("--accumulate.", "--store."))
+    ]
+    kept = [text for pair in pairs for text in pair]
+    return ["integral", "--maps", str(maps), "--integral.shards", "6", *kept]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its relative path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
 def maps_of(run_dir: Path) -> dict[tuple[str, int], tuple]:
     """Every pair's map, last attention and counters, as bytes and numbers, by name and class."""
     return {
@@ -67,6 +93,11 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert len(maps) > 0
     different = [key for key in maps if maps[key] != others[key]]
     assert not different, f"{len(different)} of {len(maps)} pairs differ: {different[:3]}"
+    assert_same_weights(one, other)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Weights and optimiser state agree to the last bit."""
     weights, other_weights = weights_of(one), weights_of(other)
     assert weights.keys() == other_weights.keys()
     for key, value in weights.items():

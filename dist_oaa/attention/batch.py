@@ -66,6 +66,8 @@ class Rules:
     fusion: str = "max"
     fallback: bool = False
     """This is the last epoch: a pair that was never accepted takes this attention ungated."""
+    rho: float = 0.5
+    """Share of another class's attention that a class needs to keep a cell (gate `contest`)."""
 
 
 @dataclass

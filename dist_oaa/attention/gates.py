@@ -3,7 +3,10 @@
 A gate is a function (logits_BC, labels_BC, tau) -> accept_BC (bool); it may ignore tau. Only the
 target classes of its answer are read. A new gate is a function and a line in GATES. Scores
 compare as logits: the sigmoid is monotone, but saturates to ties in float32.
-Legend: B images, C classes.
+
+A gate may also judge single cells: a line in CELL_GATES takes away, before attention is normalised,
+what the class must not claim.
+Legend: B images, C classes, HW feature cells.
 """
 
 import math
@@ -44,7 +47,38 @@ def accept_all(logits_BC: torch.Tensor, labels_BC: torch.Tensor, tau: float) -> 
     return torch.ones_like(logits_BC, dtype=torch.bool)
 
 
-GATES: dict[str, Gate] = {"strict": strict, "topk": topk, "prob": prob, "none": accept_all}
+def contest(cam_BCHW: torch.Tensor, rho: float) -> torch.Tensor:
+    """Takes a cell from each class that has less than rho of another class's attention there.
+
+    The strict gate asks whether the class is the image's; this asks the same of every cell. It
+    guards against early maps, which are much alike for all classes, and against one class's map
+    spreading over another's object. NaN neither loses a cell nor wins one.
+
+    Args:
+        cam_BCHW: F before its ReLU, all classes of the images.
+        rho: from 0 (every cell is kept) to 1 (only the strongest class keeps it).
+
+    Returns:
+        F, with 0 in the cells that a class has lost.
+    """
+    if cam_BCHW.shape[1] == 1:
+        return cam_BCHW
+    best_B2HW = cam_BCHW.topk(2, dim=1).values
+    first_B1HW, second_B1HW = best_B2HW[:, :1], best_B2HW[:, 1:]
+    others_BCHW = torch.where(cam_BCHW == first_B1HW, second_B1HW, first_B1HW)
+    return torch.where(cam_BCHW < rho * torch.relu(others_BCHW), 0.0, cam_BCHW)
+
+
+GATES: dict[str, Gate] = {
+    "strict": strict,
+    "topk": topk,
+    "prob": prob,
+    "none": accept_all,
+    "contest": strict,
+}
+
+CellGate = Callable[[torch.Tensor, float], torch.Tensor]
+CELL_GATES: dict[str, CellGate] = {"contest": contest}
 
 # The numbers by which the Triton and C++ kernels know the gates that they compute themselves.
-GATE_NUMBERS = {"strict": 0, "topk": 1, "prob": 2, "none": 3}
+GATE_NUMBERS = {"strict": 0, "topk": 1, "prob": 2, "none": 3, "contest": 0}

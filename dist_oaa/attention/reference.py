@@ -14,7 +14,7 @@ import torch
 
 from dist_oaa.attention.bank import MapBank, full_scale
 from dist_oaa.attention.batch import Observation, Outcome, Rules
-from dist_oaa.attention.fusions import FUSIONS
+from dist_oaa.attention.fusions import Step, find_fusion
 from dist_oaa.attention.gates import GATES
 
 
@@ -106,7 +106,8 @@ def _write(
     # What a fallback left behind was never accepted: the first accepted update replaces it.
     previous_SS = torch.zeros_like(stored_SS) if first else bank.maps_RSS[row]
     t = bank.accepted_R[row].float() + 1
-    fused_SS = FUSIONS[rules.fusion](previous_SS.float(), stored_SS.float(), t).to(dtype)
+    step = Step(previous_SS.float(), stored_SS.float(), bank.last_RSS[row].float(), t)
+    fused_SS = find_fusion(rules.fusion).function(step).to(dtype)
     bank.maps_RSS[row] = torch.where(inside_SS, fused_SS, previous_SS)
     if accept:
         bank.last_RSS[row] = torch.where(inside_SS, stored_SS, bank.last_RSS[row])

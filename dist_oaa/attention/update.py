@@ -1,10 +1,13 @@
 """The one entry to accumulation: gate, normalise, un-warp, fuse, quantise and scatter a batch."""
 
+from dataclasses import replace
+
 import torch
 
 from dist_oaa.attention import fused, native, reference, vectorised
 from dist_oaa.attention.bank import MapBank
 from dist_oaa.attention.batch import Observation, Outcome, Rules
+from dist_oaa.attention.gates import CELL_GATES
 
 
 def _triton(bank: MapBank, seen: Observation, rules: Rules) -> Outcome:
@@ -37,4 +40,7 @@ def update(bank: MapBank, seen: Observation, rules: Rules, path: str = "fused") 
     assert seen.geometry_B23.shape[1:] == (2, 3)
     if len(seen.pairs) == 0:
         return Outcome(torch.zeros(3, 0, dtype=torch.bool, device=seen.cam_BCHW.device))
+    if rules.gate in CELL_GATES:
+        cam_BCHW = CELL_GATES[rules.gate](seen.cam_BCHW, rules.rho)
+        seen = replace(seen, cam_BCHW=cam_BCHW)
     return PATHS[path](bank, seen, rules)

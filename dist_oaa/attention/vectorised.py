@@ -8,7 +8,7 @@ import torch
 
 from dist_oaa.attention.bank import MapBank, full_scale
 from dist_oaa.attention.batch import Observation, Outcome, Rules
-from dist_oaa.attention.fusions import FUSIONS
+from dist_oaa.attention.fusions import Step, find_fusion
 from dist_oaa.attention.gates import GATES
 from dist_oaa.attention.reference import cell_centres, quantise
 
@@ -32,7 +32,7 @@ def attention_maps(
     usable_P11 = (peak_P11 > 0) & torch.isfinite(factor_P11)
     factor_P11 = torch.where(usable_P11, factor_P11, 0.0)
     scaled_PHW = torch.clamp(torch.relu(features_PHW) * factor_P11, max=scale_to)
-    values_PSS, inside_PSS = _sample(scaled_PHW, cells_P2, geometry_P23, size)
+    values_PSS, inside_PSS = sample_maps(scaled_PHW, cells_P2, geometry_P23, size)
     return values_PSS, inside_PSS, finite_P
 
 
@@ -53,9 +53,16 @@ def _valid_features(
     return torch.where(keep_PHW, features_PHW, 0.0), finite_P
 
 
-def _sample(
+def sample_maps(
     maps_PHW: torch.Tensor, cells_P2: torch.Tensor, geometry_P23: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """P float32 maps of the network's input at the S x S cells of their whole images, bilinearly.
+
+    Nothing is read beyond the valid cells.
+
+    Returns:
+        values_PSS; inside_PSS bool: cell seen by the input.
+    """
     centres_S = cell_centres(size, maps_PHW.device)
     u_1S, v_S1 = centres_S[None, :], centres_S[:, None]
     g = geometry_P23[:, :, :, None, None]
@@ -107,10 +114,11 @@ def update(bank: MapBank, seen: Observation, rules: Rules) -> Outcome:
     # What a fallback left behind was never accepted: the first accepted update replaces it.
     previous_PSS = torch.where((count_P == 0)[:, None, None], torch.zeros_like(old_PSS), old_PSS)
     t_P11 = (count_P.float() + 1)[:, None, None]
-    fused_PSS = FUSIONS[rules.fusion](previous_PSS.float(), stored_PSS.float(), t_P11).to(dtype)
+    last_PSS = bank.last_RSS[row_P]
+    step = Step(previous_PSS.float(), stored_PSS.float(), last_PSS.float(), t_P11)
+    fused_PSS = find_fusion(rules.fusion).function(step).to(dtype)
     fused_PSS = torch.where(inside_PSS, fused_PSS, previous_PSS)
     written_P11 = (accepted_P | fallback_P)[:, None, None]
-    last_PSS = bank.last_RSS[row_P]
     seen_PSS = inside_PSS & accepted_P[:, None, None]
     bank.maps_RSS[row_P] = torch.where(written_P11, fused_PSS, old_PSS)
     bank.last_RSS[row_P] = torch.where(seen_PSS, stored_PSS, last_PSS)

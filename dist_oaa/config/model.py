@@ -5,9 +5,54 @@ from typing import Literal
 
 
 @dataclass(kw_only=True)
+class EraseConfig:
+    """What the variants that erase hide from themselves; each reads its own settings."""
+
+    acol_delta: float = 0.6
+    """Attention of head A from which head B sees nothing, above 0 to 1 (0.6: the authors' code and
+    scripts; wsolevaluation 0.7)."""
+    adl_gamma: float = 0.9
+    """Share of the highest mean feature from which a cell is dropped, 0 to 1 (0.9: the authors'
+    script for ResNet50-SE and the command line of wsolevaluation, whose layer itself has 0.8)."""
+    adl_rate: float = 0.75
+    """Probability that an image gets the drop mask, else the importance map, 0 to 1 (0.75: the
+    authors' code and wsolevaluation)."""
+    adl_where: Literal["features", "head", "both"] = "features"
+    """Where the dropout layer sits: the trunk's feature map (the last of the paper's places), the
+    one before the class-aware convolution, or both."""
+    seenet_high: float = 0.8
+    """Attention of head A from which head B sees nothing, 0 to 1 (0.8: the network that the authors
+    released)."""
+    seenet_low: float = 0.05
+    """Attention of head A under which head B sees the features negated in training, 0 to
+    seenet_high (0.05: a third party's training code; the authors released none)."""
+    seenet_background: float = 0.3
+    """Attention of head A above which head C sees nothing, 0 to 1 (0.3: a third party's training
+    code)."""
+
+    def __post_init__(self) -> None:
+        shares = ("adl_gamma", "adl_rate", "seenet_high", "seenet_low", "seenet_background")
+        for name in shares:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"model.erase.{name} is {getattr(self, name)}, expected 0 to 1")
+        if not 0 < self.acol_delta <= 1:
+            raise ValueError(
+                f"model.erase.acol_delta is {self.acol_delta}, expected more than 0, at most 1"
+            )
+        if self.seenet_low > self.seenet_high:
+            raise ValueError(
+                f"model.erase.seenet_low is {self.seenet_low}, expected at most "
+                f"model.erase.seenet_high, which is {self.seenet_high}"
+            )
+
+
+@dataclass(kw_only=True)
 class ModelConfig:
     """The classifier: a trunk, three 3x3 convolutions and a class-aware 1x1 convolution."""
 
+    variant: Literal["cam", "acol", "adl", "seenet"] = "cam"
+    """cam is the plain classifier of OAA; acol (two heads), adl (a dropout layer) and seenet (three
+    heads) erase what they attend to while they train."""
     backbone: str = "tf_efficientnet_lite0"
     """`vgg16_oaa` (the papers' VGG16) or the name of any timm model with feature extraction."""
     weights: str = "timm"
@@ -26,6 +71,8 @@ class ModelConfig:
     normalise: Literal["auto", "imagenet", "half", "caffe"] = "auto"
     """Input normalisation: auto takes the trunk's own, imagenet its mean and deviation, half maps
     to [-1, 1], caffe subtracts the BGR mean from 0..255 values."""
+    erase: EraseConfig = field(default_factory=EraseConfig)
+    """Thresholds of the erasing variants"""
 
     def __post_init__(self) -> None:
         if self.output_stride not in (4, 8, 16, 32):

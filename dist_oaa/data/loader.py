@@ -7,8 +7,9 @@ Legend: B images of the batch; 3HW padded input in pixels; C classes; 23 geometr
 import atexit
 import signal
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -124,6 +125,8 @@ class BatchLoader:
     Args:
         multiple: the trunk's stride; input sizes are multiples of it.
         pin: pin host memory for asynchronous copies to a GPU.
+        images, collate: how an item (index, epoch) becomes a prepared image, and items a batch;
+            by default PreparedImages and Collate.
     """
 
     def __init__(
@@ -133,13 +136,15 @@ class BatchLoader:
         multiple: int,
         seed: int,
         pin: bool = False,
+        images: Dataset | None = None,
+        collate: Callable[[Sequence], Any] | None = None,
     ) -> None:
         self._plan = _Plan()
         workers = config.workers
         self._loader = DataLoader(
-            PreparedImages(image_set, config, multiple, seed),
+            images or PreparedImages(image_set, config, multiple, seed),
             batch_sampler=self._plan,
-            collate_fn=Collate(image_set),
+            collate_fn=collate or Collate(image_set),
             num_workers=workers,
             worker_init_fn=_start_worker,
             # spawn: a forked child would inherit open LMDB environments and CUDA contexts.

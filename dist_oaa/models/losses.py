@@ -6,7 +6,7 @@ Shape legend: B images, C classes.
 import torch.nn.functional as F
 from torch import Tensor
 
-from dist_oaa.models.classifier import Prediction
+from dist_oaa.models.online_cam import Prediction
 
 
 def multilabel_loss_B(logits_BC: Tensor, labels_BC: Tensor) -> Tensor:

@@ -149,6 +149,8 @@ class Loop:
     tracker: Tracker | None
     log_every: int
     position: Position
+    save_before_end: bool = False
+    """What `end_epoch` does after the last step takes long: a checkpoint is published before it."""
     saver: Saver = field(init=False)
 
     def run(self) -> dict[str, float]:
@@ -164,7 +166,11 @@ class Loop:
         with open_saver(self.world) as self.saver:
             try:
                 while not self._finished():
+                    trained = self._steps_left()
                     self._train_epoch()
+                    if self.save_before_end and trained and self._is_last_epoch():
+                        self._checkpoint()
+                        self.saver.finish()
                     metrics = self._close_epoch()
                 self._say_waiting()
             finally:
@@ -182,6 +188,9 @@ class Loop:
         # An epoch whose last step is done still has to be measured and closed.
         started = self.position.step_in_epoch > 0
         return self.position.step >= self.plan.total_steps and not started
+
+    def _is_last_epoch(self) -> bool:
+        return self.position.step >= self.plan.total_steps
 
     def _steps_left(self) -> int:
         in_epoch = self.plan.steps_per_epoch - self.position.step_in_epoch

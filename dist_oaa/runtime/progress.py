@@ -52,11 +52,11 @@ class Reporter:
         self._since = time.monotonic()
         self._images, self._steps = 0, 0
 
-    def step(self, epoch: int, step: int, images: int, values: Mapping[str, float]) -> None:
+    def step(self, epoch: int | None, step: int, images: int, values: Mapping[str, float]) -> None:
         """Reports a finished optimiser step.
 
         Args:
-            epoch: counted from 0; printed from 1.
+            epoch: counted from 0, printed from 1; None where there is but one pass.
             step: steps done over the whole run.
             images: images of this step over all ranks.
             values: short names and their running values, such as loss and accept rate.
@@ -65,12 +65,13 @@ class Reporter:
         self._steps += 1
         rate = self._images / max(1e-9, time.monotonic() - self._since)
         status = " ".join(f"{k} {v:.3g}" for k, v in values.items()) + f" {rate:.1f} img/s"
+        passes = "" if epoch is None else f"epoch {epoch + 1} "
         if self._progress is not None:
             self._progress.update(
-                self._task, completed=step, description=f"epoch {epoch + 1}", status=status
+                self._task, completed=step, description=passes.strip(), status=status
             )
         elif self._plain and (step % self._log_every == 0 or step == self._total):
-            self.say(f"epoch {epoch + 1} step {step}/{self._total} {status}{self._eta(step)}")
+            self.say(f"{passes}step {step}/{self._total} {status.strip()}{self._eta(step)}")
             self.restart_clock()
 
     def _eta(self, step: int) -> str:

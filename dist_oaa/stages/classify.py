@@ -8,9 +8,10 @@ import dataclasses
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-import numpy as np
-
 from dist_oaa.attention.accumulator import AttentionAccumulator
+from dist_oaa.attention.batch import Rules
+from dist_oaa.attention.fusions import find_fusion, stored_dtype
+from dist_oaa.config.accumulate import AccumulateConfig
 from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.load import dump_config, parse_config
@@ -29,8 +30,8 @@ from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.classify_report import announce, charts, conclude
 from dist_oaa.stages.classify_stage import ClassifyStage
 from dist_oaa.stages.epoch_end import EpochEnd
-from dist_oaa.stages.measure import Measurer, measured_images
-from dist_oaa.stages.training import make_trainable, restore
+from dist_oaa.stages.measure import Measurer, gallery_images
+from dist_oaa.stages.training import in_name_order, make_trainable, restore
 from dist_oaa.store.facade import StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
 
@@ -52,7 +53,10 @@ class Prepared:
     measurer: Measurer
     trainable: Trainable
     weights: WeightsReport
-    manifest: Manifest
+    rules: dict[str, Rules]
+    """By kind of map: the run's own rule first, then those that are compared with it."""
+    manifests: dict[str, Manifest]
+    """The store of each rule."""
     position: Position
     generation: int
     """The published generation of the store, 0 for a new one."""
@@ -69,7 +73,10 @@ def prepare(config: ClassifyConfig, world: World) -> Prepared:
     run_dir = Path(config.run_dir)
     image_set = world.agree(lambda: in_name_order(open_image_set(config.data)))
     plan = Plan.of(config.optim, len(image_set))
-    manifest = world.agree(lambda: manifest_of(image_set, config))
+    rules = rules_of(config.accumulate)
+    manifests = world.agree(
+        lambda: {kind: manifest_of(image_set, config, rule.fusion) for kind, rule in rules.items()}
+    )
     world.agree(lambda: check_plan(config, plan, world))
     gallery = gallery_images(image_set, config.evaluate.gallery)
     measurer = world.agree(lambda: Measurer(config, world, image_set, gallery))
@@ -78,7 +85,12 @@ def prepare(config: ClassifyConfig, world: World) -> Prepared:
     )
     trainable = world.agree(lambda: make_trainable(model, config.optim, world))
     world.only_first(lambda: check_run_dir(run_dir, config.resume))
-    manifest = world.only_first(lambda: prepare_store(run_dir / "store", manifest, config.resume))
+    manifests = world.only_first(
+        lambda: {
+            kind: prepare_store(store_folder(run_dir, kind), manifest, config.resume)
+            for kind, manifest in manifests.items()
+        }
+    )
     position, generation = Position(), 0
     if config.resume:
         checkpoint, position = world.agree(lambda: restore(trainable, run_dir))
@@ -86,7 +98,16 @@ def prepare(config: ClassifyConfig, world: World) -> Prepared:
     saved = dump_config(dataclasses.replace(config, resume=False))
     changes = world.only_first(lambda: save_settings(run_dir, saved, image_set.class_names))
     return Prepared(
-        image_set, plan, measurer, trainable, weights, manifest, position, generation, changes
+        image_set,
+        plan,
+        measurer,
+        trainable,
+        weights,
+        rules,
+        manifests,
+        position,
+        generation,
+        changes,
     )
 
 
@@ -103,9 +124,7 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
     run_dir, position = Path(config.run_dir), ready.position
     reporter = Reporter(world.is_first, config.runtime.log_every)
     with ExitStack() as stack:
-        store = world.agree(lambda: open_store(config, world, ready))
-        stack.enter_context(closing(store))
-        accumulator = world.agree(lambda: AttentionAccumulator(store, world.device))
+        accumulators = world.agree(lambda: open_accumulators(config, world, ready, stack))
         tracker = None
         if world.is_first:
             # Also at the beginning: what an attempt without a checkpoint has logged is void.
@@ -115,7 +134,8 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
         pin, stride = world.device.type == "cuda", ready.trainable.model.trunk.stride
         loader = BatchLoader(ready.image_set, config.data, stride, config.seed, pin)
         stack.enter_context(closing(loader))
-        order = EpochOrder(ready.manifest.shard_N, ready.manifest.shards, config.seed)
+        manifest = next(iter(ready.manifests.values()))
+        order = EpochOrder(manifest.shard_N, manifest.shards, config.seed)
         epoch_end = EpochEnd(config, world, ready.image_set, ready.plan, ready.measurer, tracker)
         stage = ClassifyStage(
             config,
@@ -123,7 +143,8 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
             ready.trainable,
             loader,
             order,
-            accumulator,
+            accumulators,
+            ready.rules,
             epoch_end,
             ready.plan.last_pass,
         )
@@ -147,28 +168,30 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
     return metrics
 
 
-def in_name_order(image_set: ImageSet) -> ImageSet:
-    """The same images, numbered as the store's table numbers them."""
-    return dataclasses.replace(
-        image_set, samples=tuple(sorted(image_set.samples, key=lambda sample: sample.id))
-    )
+def rules_of(settings: AccumulateConfig) -> dict[str, Rules]:
+    """By kind of map, as metrics name it: the run's own rule, then the compared ones."""
+    chosen = [("cumulative", settings.gate, settings.fusion)]
+    chosen += [(f"cumulative_{name}", gate, fusion) for name, gate, fusion in settings.compared]
+    return {
+        kind: Rules(gate, settings.tau, fusion, rho=settings.rho) for kind, gate, fusion in chosen
+    }
 
 
-def gallery_images(image_set: ImageSet, count: int) -> np.ndarray:
-    """Indices of the images that are drawn; always among the measured ones."""
-    return measured_images(image_set, count) if count else np.array([], dtype=np.int64)
+def store_folder(run_dir: Path, kind: str) -> Path:
+    """Where the maps of a rule lie: store, or store-NAME for a compared one."""
+    return run_dir / kind.replace("cumulative", "store", 1).replace("_", "-", 1)
 
 
-def manifest_of(image_set: ImageSet, config: ClassifyConfig) -> Manifest:
-    """What the store of this run is about.
+def manifest_of(image_set: ImageSet, config: ClassifyConfig, fusion: str) -> Manifest:
+    """What a store of this run is about.
 
     Raises:
-        UserError: when an image's name cannot be kept in a store.
+        UserError: when the fusion is unknown or an image's name cannot be kept in a store.
     """
     return Manifest(
         map_size=config.accumulate.map_size,
-        dtype=config.accumulate.stored_dtype,
-        fusion=config.accumulate.fusion,
+        dtype=stored_dtype(config.accumulate.dtype, find_fusion(fusion)),
+        fusion=fusion,
         shards=config.store.shards,
         class_names=image_set.class_names,
         fingerprint=image_set.fingerprint,
@@ -195,11 +218,18 @@ def check_plan(config: ClassifyConfig, plan: Plan, world: World) -> None:
         )
 
 
-def open_store(config: ClassifyConfig, world: World, ready: Prepared) -> StoreWriter:
-    """The shards of this rank, open for writing.
+def open_accumulators(
+    config: ClassifyConfig, world: World, ready: Prepared, stack: ExitStack
+) -> dict[str, AttentionAccumulator]:
+    """The maps of this rank by kind, open for writing until the stack ends.
 
     Raises:
-        UserError: see StoreWriter.
+        UserError: see StoreWriter and AttentionAccumulator.
     """
-    folder, local_dir = Path(config.run_dir) / "store", config.store.local_dir
-    return StoreWriter(folder, ready.manifest, world.rank, world.size, ready.generation, local_dir)
+    accumulators = {}
+    for kind, manifest in ready.manifests.items():
+        folder = store_folder(Path(config.run_dir), kind)
+        place = (folder, manifest, world.rank, world.size, ready.generation, config.store.local_dir)
+        store = stack.enter_context(closing(StoreWriter(*place)))
+        accumulators[kind] = AttentionAccumulator(store, world.device)
+    return accumulators

@@ -1,5 +1,7 @@
 """What `oaa classify` says and shows of its figures."""
 
+from collections.abc import Mapping
+
 from dist_oaa.attention import native
 from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.data.sample import ImageSet
@@ -8,36 +10,35 @@ from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.tracking import Tracker
-from dist_oaa.stages.measure import Measurement
+from dist_oaa.stages.gallery import KINDS
+from dist_oaa.stages.tally import Measurement
 from dist_oaa.stages.training import machine
 
 COMPARED = ("/recall", "/noise", "/seed_miou", "/label_miou", "classifier/map")
 
-# TensorBoard's "custom scalars": the CAM and the cumulative maps in one chart each.
-CHARTS = {
-    "attention": {
-        title: ["Multiline", [f"cam/{name}", f"cumulative/{name}"]]
-        for title, name in (
-            ("recall per epoch", "recall"),
-            ("noise per epoch", "noise"),
-            ("seed mIoU (threshold tuned on masks)", "seed_miou"),
-        )
-    },
-    "training": {
-        "loss": ["Multiline", ["train/loss", "train/epoch_loss"]],
-        "pairs": ["Multiline", ["accept_rate", "pairs/coverage", "pairs/fallback"]],
-    },
+# TensorBoard's "custom scalars": the CAM and all cumulative maps in one chart each.
+ATTENTION_CHARTS = (
+    ("recall per epoch", "recall"),
+    ("noise per epoch", "noise"),
+    ("seed mIoU (threshold tuned on masks)", "seed_miou"),
+)
+TRAINING_CHARTS = {
+    "loss": ["Multiline", ["train/loss", "train/epoch_loss"]],
+    "pairs": ["Multiline", ["accept_rate", "pairs/coverage", "pairs/fallback"]],
 }
-
-
 DROP_CHART = {"occluded by the drop layer": ["Multiline", ["drop/images", "drop/pixels"]]}
 
 
 def charts(config: ClassifyConfig) -> dict:
     """The charts of a run: those whose curves it draws."""
-    if not config.drop.active:
-        return CHARTS
-    return CHARTS | {"training": CHARTS["training"] | DROP_CHART}
+    kinds = ["cam", "cumulative"]
+    kinds += [f"cumulative_{name}" for name, _, _ in config.accumulate.compared]
+    attention = {
+        title: ["Multiline", [f"{kind}/{name}" for kind in kinds]]
+        for title, name in ATTENTION_CHARTS
+    }
+    training = TRAINING_CHARTS | (DROP_CHART if config.drop.active else {})
+    return {"attention": attention, "training": training}
 
 
 def per_class_metrics(found: Measurement, class_names: tuple[str, ...]) -> dict[str, float]:
@@ -50,14 +51,15 @@ def per_class_metrics(found: Measurement, class_names: tuple[str, ...]) -> dict[
     }
 
 
-def per_class_table(found: Measurement, class_names: tuple[str, ...]) -> str:
-    """The same as a Markdown table, for TensorBoard."""
-    lines = [
-        "| class | CAM recall | CAM noise | cumulative recall | cumulative noise |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for c in sorted(found.per_class.get("cam", {})):
-        cells = [*found.per_class["cam"][c], *found.per_class["cumulative"][c]]
+def per_class_table(
+    found: Measurement, class_names: tuple[str, ...], kinds: Mapping[str, str] = KINDS
+) -> str:
+    """The same as a Markdown table, for TensorBoard, of these kinds of maps with their titles."""
+    shown = [kind for kind in kinds if kind in found.per_class]
+    heads = [f"{kinds[kind]} {measure}" for kind in shown for measure in ("recall", "noise")]
+    lines = ["| class | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for c in sorted(found.per_class[shown[0]]) if shown else ():
+        cells = [value for kind in shown for value in found.per_class[kind][c]]
         lines.append(f"| {class_names[c]} | " + " | ".join(f"{100 * v:.1f}" for v in cells) + " |")
     return "\n".join(lines)
 
@@ -117,6 +119,11 @@ def conclude(
         rows = {
             "CAM (final classifier)": table_row(metrics, "cam"),
             f"cumulative ({config.accumulate.fusion})": table_row(metrics, "cumulative"),
+        } | {
+            f"compared: {rule}": table_row(metrics, f"cumulative_{name}")
+            for rule, (name, _, _) in zip(
+                config.accumulate.compare, config.accumulate.compared, strict=True
+            )
         }
         reporter.console.print(quality_table(rows, title="attention quality, %"))
     for line in supervision(config, image_set):

@@ -3,7 +3,7 @@
 Legend: B images, C classes, P pairs of (image, target class).
 """
 
-import zlib
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,25 +13,27 @@ from dist_oaa.attention.accumulator import AttentionAccumulator
 from dist_oaa.attention.batch import Observation, Outcome, Rules
 from dist_oaa.attention.gates import GATES
 from dist_oaa.config.classify import ClassifyConfig
-from dist_oaa.config.errors import UserError
 from dist_oaa.data.augment import stateless_rng
-from dist_oaa.data.loader import Batch, BatchLoader, check_bad_images
+from dist_oaa.data.loader import Batch, BatchLoader
 from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.models.classifier import Erasing, valid_cells
 from dist_oaa.models.losses import prediction_loss_B
-from dist_oaa.models.optimisation import learning_rate, set_learning_rate
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Position, Trainable
 from dist_oaa.stages.dropping import DropLayer
 from dist_oaa.stages.training import autocast
+from dist_oaa.stages.training_stage import TrainingStage
 
 Measure = Callable[["ClassifyStage", Position], dict[str, float]]
 
 
-class ClassifyStage:
+class ClassifyStage(TrainingStage):
     """One rank's part of the training; the loop's Stage.
 
     Args:
+        accumulators: by the kind of map; the first is the run's own, whose A_{t-1} the drop layer
+            reads, the others accumulate the same attention by other rules.
+        rules: by the same kinds.
         measure: called after each epoch, on all ranks; its numbers are logged.
         last_pass: first epoch of the last pass over the images, where the fallback applies.
     """
@@ -45,43 +47,27 @@ class ClassifyStage:
         trainable: Trainable,
         loader: BatchLoader,
         order: EpochOrder,
-        accumulator: AttentionAccumulator,
+        accumulators: dict[str, AttentionAccumulator],
+        rules: dict[str, Rules],
         measure: Measure,
         last_pass: int,
     ) -> None:
-        self.config, self.world, self.trainable = config, world, trainable
-        self.loader, self.order, self.accumulator = loader, order, accumulator
+        super().__init__(config, world, trainable, loader, order)
+        self.accumulators, self.rules = accumulators, rules
+        self.accumulator = next(iter(accumulators.values()))
         self.measure, self.last_pass = measure, last_pass
         self.drop = DropLayer(config.drop, config.seed, keeps_examples=world.is_first)
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """This rank's batches of an epoch, from a step on."""
-        self.trainable.model.train()
         self.drop.examples.clear()
-        parts = self.order.batches(
-            epoch, self.config.optim.batch_size, self.world.rank, self.world.size, first_step
-        )
-        return self.loader.load(parts, epoch)
-
-    def check(self, batch: Batch) -> str | None:
-        """Why the batch must stop the run, or None."""
-        try:
-            check_bad_images(batch.bad, self.config.data.on_bad_image)
-        except UserError as error:
-            return str(error)
-        return None
-
-    def before_step(self, step: int, total_steps: int) -> float:
-        """Sets the learning rate of the step."""
-        rate = learning_rate(self.config.optim, step, total_steps)
-        set_learning_rate(self.trainable.optimizer, rate)
-        return rate
+        return super().batches(epoch, first_step)
 
     def forward(self, batch: Batch, epoch: int) -> tuple[torch.Tensor, list[float]]:
         """Loss sum of a batch; its attention joins the maps."""
         if len(batch) == 0:
-            return self._empty_forward(), [0.0] * len(self.counters)
-        self._seed(epoch, batch.ids[0])
+            return self.empty_forward(), [0.0] * len(self.counters)
+        self.seed_layers(epoch, batch.ids[0])
         device = self.world.device
         extent_B2 = batch.extent_B2.to(device, non_blocking=True)
         labels_BC = batch.labels_BC.to(device, non_blocking=True)
@@ -120,42 +106,21 @@ class ClassifyStage:
         settings = self.config.accumulate
         if epoch >= settings.start_epoch:
             fallback = settings.fallback and epoch >= self.last_pass
-            rules = Rules(settings.gate, settings.tau, settings.fusion, fallback)
-            return self.accumulator.update(seen, rules)
+            outcomes = [
+                accumulator.update(seen, dataclasses.replace(self.rules[kind], fallback=fallback))
+                for kind, accumulator in self.accumulators.items()
+            ]
+            return outcomes[0]
         # Too early to accumulate; what the gate would have said is worth logging.
         accept_BC = GATES[settings.gate](seen.logits_BC.float(), seen.labels_BC, settings.tau)
         accepted_P = accept_BC[seen.pairs.image_P, seen.pairs.class_P]
         nothing_P = torch.zeros_like(accepted_P)
         return Outcome.of(accepted_P, nothing_P, nothing_P)
 
-    def images(self, batch: Batch, extent_B2: torch.Tensor) -> torch.Tensor:
-        """Normalised images on the device, in the memory order that the model wants."""
-        images = batch.images_B3HW.to(self.world.device, non_blocking=True)
-        images = self.trainable.model.normalisation.apply(images, extent_B2)
-        if self.config.optim.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images
-
-    def _empty_forward(self) -> torch.Tensor:
-        """A zero loss that reaches every parameter: a rank without images joins the all-reduce."""
-        model, side = self.trainable.model, 4 * self.trainable.model.trunk.stride
-        was_training = model.training
-        model.eval()  # a blank image must not enter any running statistics
-        predicted = self.trainable.wrapped(
-            torch.zeros(1, 3, side, side, device=self.world.device), None
-        )
-        model.train(was_training)
-        return predicted.logits_BC.sum() * 0.0
-
     def _chances(self, ids: list[str], epoch: int) -> torch.Tensor:
         """One number from [0, 1) for each image, for networks that erase at random."""
         drawn = [stateless_rng(self.config.seed, epoch, name, "erase").random() for name in ids]
         return torch.tensor(drawn, dtype=torch.float32)
-
-    def _seed(self, epoch: int, image_id: str) -> None:
-        # Layers that draw random numbers (dropout) draw them as a function of this, not of how
-        # many numbers an earlier, perhaps resumed, process has drawn.
-        torch.manual_seed(zlib.crc32(f"{self.config.seed}/{epoch}/{image_id}".encode()))
 
     def shown(self, totals: dict[str, float]) -> dict[str, float]:
         """Running means of the epoch for the progress line."""
@@ -179,10 +144,11 @@ class ClassifyStage:
         return metrics | self.drop.figures(totals) | self.measure(self, position)
 
     def snapshot(self, generation: int) -> Callable[[], None]:
-        """Copies this rank's changed maps; the returned function writes the copy."""
-        store, rows = self.accumulator.store, self.accumulator.snapshot()
+        """Copies this rank's changed maps; the returned function writes the copies."""
+        copies = [(each.store, each.snapshot()) for each in self.accumulators.values()]
 
         def write() -> None:
-            store.commit(generation, rows)
+            for store, rows in copies:
+                store.commit(generation, rows)
 
         return write

@@ -7,6 +7,7 @@ RUN/pictures/occluded.png            inputs of the last epoch as the drop layer 
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from dist_oaa.data.images import read_image, read_mask
 from dist_oaa.evaluation.pictures import grid, mask_colours, overlay, save_png
 from dist_oaa.runtime.files import write_atomic
 from dist_oaa.runtime.tracking import Tracker
-from dist_oaa.stages.measure import ImageMaps
+from dist_oaa.stages.tally import ImageMaps
 
 MOST_COLUMNS = 5
+KINDS = {"cam": "CAM", "cumulative": "cumulative"}
+"""Which maps are drawn, with the titles of their columns."""
 
 
 class Gallery:
@@ -25,11 +28,19 @@ class Gallery:
 
     Args:
         pixel_limit: largest image that is read, in megapixels.
+        kinds: which maps are drawn, with the titles of their columns; the last one's evolution.
     """
 
-    def __init__(self, run_dir: Path, class_names: tuple[str, ...], pixel_limit: float) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        class_names: tuple[str, ...],
+        pixel_limit: float,
+        kinds: Mapping[str, str] = KINDS,
+    ) -> None:
         self._folder = run_dir / "pictures"
         self._names, self._pixel_limit = class_names, pixel_limit
+        self._kinds, self._evolving = dict(kinds), list(kinds)[-1]
 
     def add(self, epoch: int, step: int, images: list[ImageMaps], tracker: Tracker) -> None:
         """Keeps the maps as of the end of `epoch` and draws both pictures anew.
@@ -45,7 +56,7 @@ class Gallery:
         np.savez_compressed(buffer, **maps)
         write_atomic(self._folder / "maps" / f"epoch-{epoch:04d}.npz", buffer.getvalue())
         for name, picture in (
-            ("attention", self._attention(images)),
+            ("attention", attention_picture(images, self._kinds, self._names, self._pixel_limit)),
             ("evolution", self._evolution(images, epoch)),
         ):
             save_png(self._folder / f"{name}.png", picture)
@@ -67,19 +78,6 @@ class Gallery:
         save_png(self._folder / "occluded.png", picture)
         tracker.image("occluded", picture, step)
 
-    def _attention(self, images: list[ImageMaps]) -> np.ndarray:
-        rows, titles = [], []
-        for image in images:
-            photo_HW3 = read_image(image.sample.path, self._pixel_limit)
-            shown = [photo_HW3]
-            shown += [overlay(photo_HW3, image.maps[kind][0]) for kind in ("cam", "cumulative")]
-            if image.sample.mask is not None:
-                shown.append(mask_colours(read_mask(image.sample.mask)))
-            rows.append(shown)
-            titles.append(self._title(image))
-        columns = ["image", "CAM", "cumulative", "truth (not trained on)"]
-        return grid(rows, titles, columns[: max(map(len, rows))])
-
     def _evolution(self, images: list[ImageMaps], last_epoch: int) -> np.ndarray:
         epochs = self._epochs(last_epoch)
         kept = {}
@@ -90,9 +88,10 @@ class Gallery:
         for image in images:
             photo_HW3 = read_image(image.sample.path, self._pixel_limit)
             # A resumed run may draw other images than it began with: they lack early maps.
-            maps = [kept[epoch].get(f"{image.sample.id}.cumulative") for epoch in epochs]
+            maps = [kept[epoch].get(f"{image.sample.id}.{self._evolving}") for epoch in epochs]
             rows.append([_drawn(photo_HW3, maps_KSS) for maps_KSS in maps])
-        return grid(rows, [self._title(i) for i in images], [f"epoch {e + 1}" for e in epochs])
+        titles = [_title(image, self._names) for image in images]
+        return grid(rows, titles, [f"epoch {e + 1}" for e in epochs])
 
     def _epochs(self, last_epoch: int) -> list[int]:
         """At most MOST_COLUMNS of the kept epochs, evenly spread, the last one among them."""
@@ -101,8 +100,34 @@ class Gallery:
         picks = np.linspace(0, len(epochs) - 1, min(MOST_COLUMNS, len(epochs)))
         return [epochs[round(i)] for i in picks]
 
-    def _title(self, image: ImageMaps) -> str:
-        return f"{self._names[image.sample.classes[0]]} {image.sample.id}"
+
+def attention_picture(
+    images: list[ImageMaps],
+    kinds: dict[str, str],
+    class_names: tuple[str, ...],
+    pixel_limit: float,
+) -> np.ndarray:
+    """Image, maps of its first class, and the truth where there is any, one image a row.
+
+    Args:
+        images: at least one.
+        kinds: which maps, with the titles of their columns.
+        pixel_limit: largest image that is read, in megapixels.
+    """
+    rows = []
+    for image in images:
+        photo_HW3 = read_image(image.sample.path, pixel_limit)
+        shown = [photo_HW3, *(overlay(photo_HW3, image.maps[kind][0]) for kind in kinds)]
+        if image.sample.mask is not None:
+            shown.append(mask_colours(read_mask(image.sample.mask)))
+        rows.append(shown)
+    columns = ["image", *kinds.values(), "truth (not trained on)"]
+    titles = [_title(image, class_names) for image in images]
+    return grid(rows, titles, columns[: max(map(len, rows))])
+
+
+def _title(image: ImageMaps, class_names: tuple[str, ...]) -> str:
+    return f"{class_names[image.sample.classes[0]]} {image.sample.id}"
 
 
 def _drawn(photo_HW3: np.ndarray, maps_KSS: np.ndarray | None) -> np.ndarray | None:

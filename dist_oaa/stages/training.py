@@ -1,5 +1,7 @@
-"""What all training stages share: a network made ready to train, and a position to go on from."""
+"""What all training stages share: images in the order of their names, a network made ready to
+train, and a position to go on from."""
 
+import dataclasses
 import platform
 from pathlib import Path
 
@@ -8,12 +10,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.model import OptimConfig
+from dist_oaa.data.sample import ImageSet
 from dist_oaa.models.optimisation import build_optimizer
 from dist_oaa.runtime.checkpoint import Checkpoint, load_checkpoint
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Position, Trainable
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def in_name_order(image_set: ImageSet) -> ImageSet:
+    """The same images, numbered as a store's table numbers them."""
+    return dataclasses.replace(
+        image_set, samples=tuple(sorted(image_set.samples, key=lambda sample: sample.id))
+    )
 
 
 def autocast(config: OptimConfig, device: torch.device) -> torch.autocast:

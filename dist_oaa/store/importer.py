@@ -45,7 +45,7 @@ def import_folder(
     map_size: int = 41,
     dtype: Literal["uint8", "float16", "float32"] = "uint8",
     shards: int = 24,
-    fusion: Literal["max", "average"] = "max",
+    fusion: Literal["max", "average", "harmonic", "ema"] = "max",
 ) -> int:
     """Make a store from a folder of maps named ID_CLASS.png or .npy.
 
@@ -65,18 +65,20 @@ def import_folder(
         The exit code.
     """
     try:
-        AccumulateConfig(map_size=map_size, dtype=dtype, fusion=fusion)
+        AccumulateConfig(map_size=map_size)
         StoreConfig(shards=shards)
     except ValueError as error:
         raise UserError(str(error).replace("accumulate.", "--").replace("store.", "--")) from error
+    if fusion != "max" and dtype != "float32":
+        raise UserError(
+            f"--dtype is {dtype}, expected float32 with --fusion {fusion}: a run that continues "
+            "the store rounds its maps at each update, which biases them"
+        )
     base = Path(folder)
     if not base.is_dir():
         raise UserError(f"{base} is no folder, expected one with maps ID_CLASS.png or .npy")
     class_names = read_classes(Path(classes) if classes else base / CLASSES)
-    pairs = by_pair(_from_table(base, class_names) if (base / PAIRS).exists() else
-                    _from_names(base, class_names), class_names)  # fmt: skip
-    if not pairs:
-        raise UserError(f"{base} holds no maps, expected files named ID_CLASS.png or .npy")
+    pairs = folder_pairs(base, class_names)
     manifest = manifest_of(pairs, class_names, map_size, dtype, shards, fusion)
     with new_folder(Path(out)) as store:
         manifest.write(store)
@@ -109,6 +111,20 @@ def read_classes(path: Path) -> tuple[str, ...]:
         found = f"names the class {twice[0]!r} twice" if twice else "names no class"
         raise UserError(f"{path} {found}, expected each class name on a line of its own")
     return names
+
+
+def folder_pairs(base: Path, class_names: tuple[str, ...]) -> dict[tuple[str, int], MapFile]:
+    """The pairs of a folder, by (image name, class index): of pairs.csv, else of the file names.
+
+    Raises:
+        UserError: when there are none, or a name, class or line cannot be understood.
+    """
+    listed = (base / PAIRS).exists()
+    entries = _from_table(base, class_names) if listed else _from_names(base, class_names)
+    pairs = by_pair(entries, class_names)
+    if not pairs:
+        raise UserError(f"{base} holds no maps, expected files named ID_CLASS.png or .npy")
+    return pairs
 
 
 def by_pair(

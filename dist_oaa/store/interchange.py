@@ -67,7 +67,7 @@ def export_store(
         written = {(name, c) for name, c, *_ in rows}
         for name, classes in zip(manifest.image_ids, manifest.classes, strict=True):
             rows += [(name, c, "", 0, 0) for c in classes if (name, c) not in written]
-        _write_tables(folder, sorted(rows), manifest.class_names)
+        write_tables(folder, sorted(rows), manifest.class_names)
     print(
         f"{len(written):,} files of {manifest.map_size} x {manifest.map_size} cells are in {out}"
         + (f"; {manifest.pairs - len(written):,} pairs have no map" * (len(rows) > len(written)))
@@ -85,7 +85,12 @@ def _file_part(name: str) -> str:
     return name
 
 
-def _write_tables(folder: Path, rows: list[tuple], class_names: tuple[str, ...]) -> None:
+def write_tables(folder: Path, rows: list[tuple], class_names: tuple[str, ...]) -> None:
+    """Writes pairs.csv and classes.txt.
+
+    Args:
+        rows: (image id, class index, file or "", accepted updates, fallback as 0 or 1).
+    """
     with open(folder / PAIRS, "w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(COLUMNS)

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from processes import Running, torchrun
-from runs import assert_same_run, settings
+from runs import assert_same_run, maps_of, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -19,6 +19,7 @@ SETTINGS = {
     "drop.beta": 1.0,
     "drop.delta": 0.3,
     "accumulate.fusion": "average",
+    "accumulate.compare": "[ema, none+max]",
 }
 
 
@@ -48,5 +49,9 @@ def test_killed_run_resumes_bit_for_bit(where, demo_data, tmp_path):
     resumed = start("cut", "--resume")
     assert resumed.wait(120) == 0, resumed.text()
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    for store in ("store-ema", "store-none_max"):
+        compared = maps_of(tmp_path / "whole" / store)
+        assert compared == maps_of(tmp_path / "cut" / store)
+        assert compared != maps_of(tmp_path / "whole")
     assert epoch_lines(tmp_path / "cut") == epoch_lines(tmp_path / "whole")
     assert epoch_lines(tmp_path / "whole")[-1]["drop/pixels"] > 0

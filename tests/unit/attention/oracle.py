@@ -17,7 +17,7 @@ def gate_accepts(gate: str, scores: list[float], targets: list[int], c: int, tau
         return True
     if math.isnan(scores[c]):
         return False
-    if gate == "strict":
+    if gate in ("strict", "contest"):
         return all(scores[c] > other for other in others)
     if gate == "topk":
         return sum(1 for s in scores if s > scores[c]) < sum(targets)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from cases import GEOMETRIES
 from dist_oaa.attention.bank import DTYPES, MapBank, full_scale
 from dist_oaa.attention.batch import Pairs
-from dist_oaa.attention.drop import occlusion, places
+from dist_oaa.attention.drop import occlusion
+from dist_oaa.attention.places import places
 from dist_oaa.data.geometry import HORIZONTAL_FLIP_23, IDENTITY_23, crop_23, inverse, then
 from oracle import bilinear, place
 

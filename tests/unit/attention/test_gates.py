@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_oaa.attention.gates import GATES
+from dist_oaa.attention.gates import GATES, contest
 from oracle import gate_accepts
 
 NAN, INF = math.nan, math.inf
@@ -99,3 +100,34 @@ def test_gates_agree_with_the_formulas(gate, rows, tau):
         c for c in range(len(rows)) if targets[c] and gate_accepts(gate, scores, targets, c, tau)
     ]
     assert accepted(gate, scores, targets, tau) == expected
+
+
+def test_a_cell_belongs_to_who_has_enough_of_the_strongest():
+    # Three classes over four cells; what is below rho times the best of the others is lost.
+    cam_BCHW = torch.tensor([[[[4.0, 4.0, -1.0, 2.0]], [[1.0, 2.0, -2.0, 2.0]], [[0, 3.0, 0, 2]]]])
+    half = contest(cam_BCHW, 0.5)
+    assert half[0, 0].tolist() == [[4, 4, 0, 2]]
+    assert half[0, 1].tolist() == [[0, 2, 0, 2]]  # 2 is exactly half of 4
+    assert half[0, 2].tolist() == [[0, 3, 0, 2]]
+    assert contest(cam_BCHW, 1.0)[0, :, 0].tolist() == [[4, 4, 0, 2], [0, 0, 0, 2], [0, 0, 0, 2]]
+    # Without any share to reach, only what ReLU takes anyway is lost.
+    assert torch.equal(contest(cam_BCHW, 0.0).relu(), cam_BCHW.relu())
+
+
+def test_nan_neither_loses_a_cell_nor_wins_one():
+    cam_BCHW = torch.tensor([[[[torch.nan, 1.0]], [[1.0, 5.0]]]])
+    kept = contest(cam_BCHW, 0.5)
+    assert kept[0, 0, 0, 0].isnan()
+    assert kept[0, 1].tolist() == [[1, 5]]
+    assert kept[0, 0, 0, 1] == 0
+
+
+@given(st.integers(1, 5), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_contest_cell_by_cell(classes, rho, seed):
+    cam_BCHW = torch.randn(2, classes, 3, 4, generator=torch.Generator().manual_seed(seed))
+    kept = contest(cam_BCHW, rho)
+    for b, c, i, j in np.ndindex(2, classes, 3, 4):
+        own = float(cam_BCHW[b, c, i, j])
+        others = [float(cam_BCHW[b, d, i, j]) for d in range(classes) if d != c]
+        lost = bool(others) and own < np.float32(rho) * np.float32(max(0, *others))
+        assert float(kept[b, c, i, j]) == (0 if lost else own)

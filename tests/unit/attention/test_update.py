@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -281,3 +282,23 @@ def test_attention_reads_the_stored_format():
     values = bank.attention(torch.tensor([2]))
     torch.testing.assert_close(values, torch.tensor([[[0.0, 0.2], [0.4, 1.0]]]))
     assert bank.map_size == 2
+
+
+def test_the_contest_gate_takes_cells_before_attention_is_normalised():
+    # Class 0 has most of the first cell, which class 1 therefore loses with its peak; what is left
+    # of class 1 becomes the whole of its attention.
+    cam_BCHW = torch.tensor([[[[8.0, 0.0]], [[3.0, 2.0]]]])
+    seen = single(torch.ones(1, 2))
+    seen = replace(
+        seen,
+        cam_BCHW=cam_BCHW,
+        logits_BC=torch.tensor([[1.0, 1.0]]),
+        labels_BC=torch.ones(1, 2, dtype=torch.uint8),
+        pairs=Pairs(torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([0, 1])),
+    )
+    plain, contested = (MapBank.empty(2, 2, torch.float32) for _ in range(2))
+    update(plain, seen, Rules("strict"))
+    update(contested, seen, Rules("contest", rho=0.5))
+    assert torch.equal(plain.maps_RSS[0], contested.maps_RSS[0])
+    torch.testing.assert_close(plain.maps_RSS[1, 0], torch.tensor([1.0, 2 / 3]))
+    assert contested.maps_RSS[1, 0].tolist() == [0.0, 1.0]

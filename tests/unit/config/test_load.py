@@ -156,7 +156,7 @@ def test_a_key_like_no_other():
             "accumulate.gate",
             "loose",
             "'loose'",
-            "one of 'strict', 'topk', 'prob', 'none'",
+            "one of 'strict', 'topk', 'prob', 'none', 'contest'",
         ),
     ],
 )
@@ -209,12 +209,16 @@ def test_a_value_out_of_range(settings_file, key, value):
     assert path in from_file
 
 
-def test_settings_that_contradict_each_other():
-    sentence = refusal("--accumulate.fusion", "average", "--accumulate.dtype", "uint8")
-    assert "accumulate.dtype is uint8, expected float32" in sentence
-    config = parse("--accumulate.fusion", "average")
-    assert config.accumulate.stored_dtype == "float32"
-    assert parse().accumulate.stored_dtype == "uint8"
+def test_rules_to_compare_are_named():
+    config = parse("--accumulate.compare", "[average, topk+max, my.module:FUSION]")
+    assert config.accumulate.compared == [
+        ("average", "strict", "average"),
+        ("topk_max", "topk", "max"),
+        ("my_module_FUSION", "strict", "my.module:FUSION"),
+    ]
+    sentence = refusal("--accumulate.compare", "[lenient+max]")
+    assert "names the gate 'lenient', expected one of strict, topk" in sentence
+    assert "expected each rule once" in refusal("--accumulate.compare", "[max, max]")
 
 
 def test_files_that_are_no_settings(settings_file, tmp_path):

@@ -263,3 +263,30 @@ def test_waiting_for_the_disk_is_said_once(tmp_path, capsys):
     loop.stage.disk = lambda generation: generation == 1 and threading.Event().wait(1.2)
     loop.run()
     assert capsys.readouterr().out.count("training waited 1 s for checkpoints") == 1
+
+
+def test_a_checkpoint_stands_before_a_long_end(tmp_path):
+    """What comes after the last step fails: nothing but that has to be done again."""
+    loop = loop_of(tmp_path, [[2.0], [3.0]], epochs=2)
+    loop.save_before_end = True
+    measured = loop.stage.end_epoch
+
+    def fails_at_the_end(position):
+        if position.step == 4:
+            raise Interrupted("in the middle of it")
+        return measured(position)
+
+    loop.stage.end_epoch = fails_at_the_end
+    with pytest.raises(Interrupted, match="in the middle"):
+        loop.run()
+    state = load_checkpoint(tmp_path / "checkpoints").state
+    assert (state["epoch"], state["step"], state["step_in_epoch"]) == (1, 4, 2)
+    scaler = state.pop("scaler")
+    assert scaler is not None
+    again = loop_of(tmp_path, [[2.0], [3.0]], epochs=2)
+    again.save_before_end = True
+    again.position = Position(**state)
+    assert again.run() == {"figure": 1.0}
+    assert again.stage.measured == [(1, state["totals"])]
+    assert again.stage.commits == [3], "the state before the end is not written twice"
+    assert again.stage.steps_begun == 0

@@ -29,7 +29,8 @@ def test_a_new_run_saves_its_settings(tmp_path):
     run_dir = tmp_path / "deep" / "run"
     assert prepare_run_dir(run_dir, SETTINGS, resume=False) == []
     assert (run_dir / CONFIG).read_text() == SETTINGS
-    assert [p.name for p in run_dir.iterdir()] == [CONFIG]
+    assert sorted(p.name for p in run_dir.iterdir()) == ["classes.txt", CONFIG]
+    assert (run_dir / "classes.txt").read_text() == "cat\ndog\n"
 
 
 def test_a_run_that_never_reached_a_checkpoint_may_start_again(tmp_path):

@@ -1,0 +1,1 @@
+"""Tables of the papers as configurations: reading, planning, running and reporting them."""

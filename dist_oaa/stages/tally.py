@@ -1,0 +1,212 @@
+"""Counting attention maps against masks: what every figure about maps is made of.
+
+A map covers the whole image on a square grid; it is spread over the pixels of the mask, divided
+by its own maximum and counted three ways: attention quality, seeds, and (where there is saliency)
+pseudo labels. All counts are integers that add up over images and ranks, so that the figures do
+not depend on which rank counted what.
+
+Legend: K target classes of one image; S map cells along a side; HW the pixels of its mask.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dist_oaa.config.errors import UserError
+from dist_oaa.config.labels import RecipeConfig
+from dist_oaa.config.run import EvaluateConfig
+from dist_oaa.data.images import BadImageError, read_mask
+from dist_oaa.data.sample import ImageSet, Sample
+from dist_oaa.evaluation.attention import AttentionQuality
+from dist_oaa.evaluation.maps import own_maximum, resize_map
+from dist_oaa.evaluation.seeds import SeedSweep
+from dist_oaa.evaluation.segmentation import Confusion
+from dist_oaa.labels.recipe import pseudo_label
+from dist_oaa.runtime.distributed import World
+
+
+@dataclass
+class ImageMaps:
+    """Maps of one image's target classes, K x S x S float32 in [0, 1]."""
+
+    sample: Sample
+    maps: dict[str, np.ndarray]
+    """By kind, such as `cam` and `cumulative`."""
+
+
+@dataclass
+class Measurement:
+    """Figures of one measurement, the same on every rank."""
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[int, tuple[float, float]]]
+    """By kind: (recall, noise) of each class that occurs."""
+    gallery: list[ImageMaps] = field(default_factory=list)
+    """Maps of the gallery's images, in name order."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What one image is measured against."""
+
+    mask_HW: np.ndarray
+    saliency_HW: np.ndarray | None
+
+
+class MapTally:
+    """Counts one kind of map over the images that have masks.
+
+    Args:
+        evaluate: `thresholds` and `saliency_dir` count here.
+        data_root: what a relative `saliency_dir` begins at.
+
+    Raises:
+        UserError: when the saliency folder does not exist.
+    """
+
+    def __init__(self, evaluate: EvaluateConfig, data_root: str, image_set: ImageSet) -> None:
+        classes = len(image_set.class_names)
+        self.image_set = image_set
+        self.saliency_dir = None
+        if evaluate.saliency_dir:
+            self.saliency_dir = Path(data_root) / evaluate.saliency_dir
+            if not self.saliency_dir.is_dir():
+                raise UserError(
+                    f"evaluate.saliency_dir {self.saliency_dir} is no folder, expected one with "
+                    "a grey PNG for each image"
+                )
+        self.images_1 = np.zeros(1, dtype=np.int64)
+        self.quality = AttentionQuality(classes)
+        self.seeds = SeedSweep(classes, evaluate.thresholds)
+        self.labels = Confusion(classes)
+        """Pseudo labels by the recipe."""
+        self.dense = Confusion(classes)
+        """Pseudo labels with nothing ignored."""
+
+    def truth(self, sample: Sample) -> Truth | None:
+        """Mask and saliency of an image; None where it has no mask.
+
+        Raises:
+            UserError: when either is missing, unreadable or of another size.
+        """
+        if sample.mask is None:
+            return None
+        mask_HW = read_mask(sample.mask)
+        return Truth(mask_HW, self._saliency(sample, mask_HW.shape))
+
+    def add(self, sample: Sample, maps_KSS: np.ndarray, truth: Truth | None = None) -> None:
+        """Counts the maps of one image; one without a mask counts nowhere.
+
+        Args:
+            maps_KSS: float32 in [0, 1], in the order of `sample.classes`.
+            truth: what `truth(sample)` gave, where several kinds of map share it.
+
+        Raises:
+            UserError: what `truth` raises, and a mask with an unknown palette value.
+        """
+        truth = truth or self.truth(sample)
+        if truth is None:
+            return
+        maps_KHW = np.stack(
+            [own_maximum(resize_map(map_SS, *truth.mask_HW.shape)) for map_SS in maps_KSS]
+        )
+        try:
+            for class_index, map_HW in zip(sample.classes, maps_KHW, strict=True):
+                self.quality.update(class_index, map_HW, truth.mask_HW)
+        except ValueError as error:
+            raise UserError(f"mask {sample.mask}: {error}") from error
+        self.seeds.update(sample.classes, maps_KHW, truth.mask_HW)
+        if truth.saliency_HW is not None:
+            for confusion, ignore in ((self.labels, True), (self.dense, False)):
+                label_HW = pseudo_label(
+                    sample.classes, maps_KHW, truth.saliency_HW, RecipeConfig(), ignore
+                )
+                confusion.update(label_HW, truth.mask_HW)
+        self.images_1 += 1
+
+    def add_records(self, records: Iterable[tuple[str, int, np.ndarray]]) -> None:
+        """Counts the maps of a store or folder: (image id, class index, map) in any order.
+
+        Every image of the set with a mask is counted; a target class without a map counts as one
+        that attends to nothing. Maps are uint8, round(255 a), or float32 in [0, 1].
+
+        Raises:
+            UserError: when there is a map of an image that the set lacks; what `add` raises.
+        """
+        kept: dict[str, dict[int, np.ndarray]] = {s.id: {} for s in self.image_set.samples}
+        size = 1
+        for image_id, class_index, map_SS in records:
+            if image_id not in kept:
+                raise UserError(
+                    f"there is a map of image {image_id!r}, which is not among the "
+                    f"{len(self.image_set)} images of {self.image_set.root}"
+                )
+            kept[image_id][class_index] = map_SS
+            size = len(map_SS)
+        nothing_SS = np.zeros((size, size), dtype=np.uint8)
+        for sample in self.image_set.samples:
+            maps = [kept[sample.id].get(c, nothing_SS) for c in sample.classes]
+            self.add(sample, np.stack([unit(map_SS) for map_SS in maps]))
+
+    def sum(self, world: World) -> None:
+        """Adds up the counts of all ranks; each then has the whole. Called by all, once."""
+        for counts in (self.images_1, *(each.counts for each in self._measures())):
+            counts[...] = world.sum(counts)
+
+    def figures(self, kind: str) -> dict[str, float]:
+        """All figures, fractions from 0 to 1, as KIND/name; empty where no image had a mask.
+
+        recall and noise (attention quality), seed_miou and seed_threshold; with saliency also
+        label_miou and label_ignored (the recipe) and dense_label_miou (nothing ignored).
+        """
+        if not self.images_1[0]:
+            return {}
+        quality, sweep = self.quality.result(), self.seeds.result()
+        figures = {
+            f"{kind}/recall": quality.recall,
+            f"{kind}/noise": quality.noise,
+            f"{kind}/seed_miou": sweep.best_miou,
+            f"{kind}/seed_threshold": sweep.best_threshold,
+        }
+        if self.saliency_dir is not None:
+            labels = self.labels.result()
+            figures[f"{kind}/label_miou"] = labels.miou
+            figures[f"{kind}/label_ignored"] = labels.ignored
+            figures[f"{kind}/dense_label_miou"] = self.dense.result().miou
+        return figures
+
+    @property
+    def per_class(self) -> dict[int, tuple[float, float]]:
+        """(recall, noise) of each class that occurs."""
+        return self.quality.result().per_class
+
+    def _measures(self) -> tuple:
+        return self.quality, self.seeds, self.labels, self.dense
+
+    def _saliency(self, sample: Sample, shape: tuple[int, int]) -> np.ndarray | None:
+        if self.saliency_dir is None:
+            return None
+        path = self.saliency_dir / f"{sample.id}.png"
+        try:
+            with Image.open(path) as picture:
+                saliency_HW = np.asarray(picture.convert("L"))
+        except FileNotFoundError as error:
+            raise UserError(f"saliency map {path} is missing, expected a grey PNG") from error
+        except (OSError, SyntaxError) as error:
+            raise BadImageError(f"saliency map {path} cannot be read: {error}") from error
+        if saliency_HW.shape != shape:
+            raise UserError(
+                f"saliency map {path} has {saliency_HW.shape} pixels (height, width), expected "
+                f"those of its image, {shape}"
+            )
+        return saliency_HW
+
+
+def unit(map_SS: np.ndarray) -> np.ndarray:
+    """A map as float32 in [0, 1], from uint8 or any float."""
+    if map_SS.dtype == np.uint8:
+        return map_SS.astype(np.float32) / np.float32(255)
+    return map_SS.astype(np.float32)
