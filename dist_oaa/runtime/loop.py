@@ -168,9 +168,8 @@ class Loop:
                 while not self._finished():
                     trained = self._steps_left()
                     self._train_epoch()
-                    if self.save_before_end and trained and self._is_last_epoch():
-                        self._checkpoint()
-                        self.saver.finish()
+                    if trained and self.save_before_end:
+                        self._save_before_end()
                     metrics = self._close_epoch()
                 self._say_waiting()
             finally:
@@ -189,8 +188,13 @@ class Loop:
         started = self.position.step_in_epoch > 0
         return self.position.step >= self.plan.total_steps and not started
 
-    def _is_last_epoch(self) -> bool:
-        return self.position.step >= self.plan.total_steps
+    def _save_before_end(self) -> None:
+        if self.position.step < self.plan.total_steps:
+            return
+        waited_s = self.saver.waited_s
+        self._checkpoint()
+        self.saver.finish()
+        self.saver.waited_s = waited_s  # this wait is meant
 
     def _steps_left(self) -> int:
         in_epoch = self.plan.steps_per_epoch - self.position.step_in_epoch

@@ -1,5 +1,6 @@
 """The presets of configs/voc12 load, and say what they are made from."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from jsonargparse import ArgumentParser
 
 from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.integral import IntegralConfig
 from dist_oaa.config.load import parse_config
 from dist_oaa.models.backbones import build_trunk
 from dist_oaa.models.optimisation import learning_rate
@@ -51,6 +53,20 @@ def test_every_line_of_a_preset_gives_its_source(name):
     settings = [line for line in body.splitlines()[1:] if not line.endswith(":")]
     bare = [line for line in settings if "#" not in line]
     assert bare == ["  root: data/VOCdevkit/VOC2012"]
+
+
+@pytest.mark.parametrize("name", ["vgg16_paper", "efficientnet_lite0"])
+def test_presets_of_the_integral_model_load(name):
+    path = FOLDER / f"integral_{name}.yaml"
+    config = parse_config(IntegralConfig, "oaa integral", ["--config", str(path)])
+    classifier = load(name)
+    assert config.run_dir == f"runs/voc12/integral_{name}"
+    assert config.integral.loss == "hybrid"
+    assert dataclasses.replace(config.model, normalise="auto") == dataclasses.replace(
+        classifier.model, normalise="auto"
+    )
+    for line in path.read_text().partition("\nrun_dir")[2].splitlines()[1:]:
+        assert line.endswith(":") or "#" in line or "root:" in line
 
 
 @pytest.mark.parametrize("change", [("seed: 0", "sede: 1"), ("  lr:", "  rate:")])
