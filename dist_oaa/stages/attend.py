@@ -17,7 +17,6 @@ from dist_oaa.config.model import OptimConfig
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.data.sources import open_image_set
 from dist_oaa.evaluation.pictures import save_png
-from dist_oaa.evaluation.table import quality_table
 from dist_oaa.runtime.checkpoint import LATEST
 from dist_oaa.runtime.distributed import World, open_world
 from dist_oaa.runtime.progress import Reporter
@@ -25,8 +24,8 @@ from dist_oaa.runtime.rundir import CLASSES, save_settings
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.attending import Attender, check_new
-from dist_oaa.stages.classify_report import per_class_metrics, table_row
 from dist_oaa.stages.gallery import attention_picture
+from dist_oaa.stages.reporting import per_class_metrics, say_supervision, show_quality
 from dist_oaa.stages.tally import Measurement
 from dist_oaa.stages.trained import Trained, load_classifier, trained_data
 from dist_oaa.stages.training import machine
@@ -190,18 +189,15 @@ def report(
             f"note: features of {attender.broken} pairs were not finite; their views count as 0"
         )
     if found.metrics:
-        rows = {f"attention ({config.views.phrase()})": table_row(found.metrics, KIND)}
-        reporter.console.print(quality_table(rows, title="attention quality, %"))
-    saliency = config.evaluate.saliency_dir
-    used = f"{saliency} (for the label figures only)" if saliency else "none"
-    reporter.say(f"supervision: image-level labels from {image_set.label_source}; CRF none")
-    reporter.say(
-        f"  checkpoint {config.checkpoint} at step {trained.step}, trunk weights "
-        f"{trained.config.weights}; saliency {used}"
+        show_quality(reporter, found.metrics, {f"attention ({config.views.phrase()})": KIND})
+    say_supervision(
+        reporter,
+        image_set,
+        config.evaluate,
+        f"checkpoint {config.checkpoint} at step {trained.step}, trunk weights "
+        f"{trained.config.weights}",
+        f"views: {config.views.phrase()}; activation {attender.activation}",
     )
-    reporter.say(f"  views: {config.views.phrase()}; activation {attender.activation}")
-    if found.metrics:
-        reporter.say("  masks were read for these figures only, and to choose the seed threshold")
     reporter.say(f"maps: {config.run_dir}/attention")
     if found.gallery:
         reporter.say(f"pictures: {config.run_dir}/pictures")

@@ -34,8 +34,7 @@ from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import sync_folder
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.signals import StopFlag
-from dist_oaa.stages.measure import measured_images
-from dist_oaa.stages.tally import ImageMaps, MapTally, Measurement, unit
+from dist_oaa.stages.tally import ImageMaps, MapTally, Measurement, measured_images, unit
 from dist_oaa.stages.training import autocast
 from dist_oaa.store.interchange import write_tables
 from dist_oaa.store.mapfile import quantise, write_map

@@ -27,10 +27,11 @@ from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import check_run_dir, save_settings
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
 from dist_oaa.runtime.tracking import Tracker
-from dist_oaa.stages.classify_report import announce, charts, conclude
-from dist_oaa.stages.classify_stage import ClassifyStage
-from dist_oaa.stages.epoch_end import EpochEnd
-from dist_oaa.stages.measure import Measurer, gallery_images
+from dist_oaa.stages.classifying.epoch_end import EpochEnd
+from dist_oaa.stages.classifying.measure import Measurer
+from dist_oaa.stages.classifying.report import announce, charts, conclude
+from dist_oaa.stages.classifying.stage import ClassifyStage
+from dist_oaa.stages.tally import gallery_images
 from dist_oaa.stages.training import in_name_order, make_trainable, restore
 from dist_oaa.store.facade import StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest

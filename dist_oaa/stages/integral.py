@@ -28,9 +28,9 @@ from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import check_run_dir, save_settings
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
 from dist_oaa.runtime.tracking import Tracker
-from dist_oaa.stages.integral_end import IntegralEnd
-from dist_oaa.stages.integral_report import CHARTS, Origin, announce, conclude
-from dist_oaa.stages.integral_stage import IntegralStage
+from dist_oaa.stages.integrating.epoch_end import IntegralEnd
+from dist_oaa.stages.integrating.report import CHARTS, Origin, announce, conclude
+from dist_oaa.stages.integrating.stage import IntegralStage
 from dist_oaa.stages.trained import load_classifier
 from dist_oaa.stages.training import in_name_order, make_trainable, restore
 from dist_oaa.store.maps import MapSource, open_maps

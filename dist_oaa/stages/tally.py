@@ -8,6 +8,7 @@ not depend on which rank counted what.
 Legend: K target classes of one image; S map cells along a side; HW the pixels of its mask.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,27 @@ class Truth:
 
     mask_HW: np.ndarray
     saliency_HW: np.ndarray | None
+
+
+def measured_images(image_set: ImageSet, count: int) -> np.ndarray:
+    """Indices of the images to measure: those with masks (all, where none has one).
+
+    Args:
+        count: how many, chosen by the hash of their names and so the same in every run; 0 is all.
+    """
+    having = [i for i, s in enumerate(image_set.samples) if s.mask] or range(len(image_set))
+    if not count:
+        return np.array(having, dtype=np.int64)
+
+    def digest(index: int) -> bytes:
+        return hashlib.blake2b(image_set.samples[index].id.encode(), digest_size=8).digest()
+
+    return np.array(sorted(sorted(having, key=digest)[:count]), dtype=np.int64)
+
+
+def gallery_images(image_set: ImageSet, count: int) -> np.ndarray:
+    """Indices of the images that are drawn; always among the measured ones."""
+    return measured_images(image_set, count) if count else np.array([], dtype=np.int64)
 
 
 class MapTally:

@@ -9,7 +9,7 @@ import pytest
 
 from dist_oaa.cli import run as oaa
 from dist_oaa.config.errors import Interrupted
-from dist_oaa.stages.classify_stage import ClassifyStage
+from dist_oaa.stages.classifying.stage import ClassifyStage
 from processes import run, torchrun
 from runs import assert_same_run, maps_of, settings, weights_of
 

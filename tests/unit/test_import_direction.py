@@ -125,7 +125,7 @@ def test_the_checker_finds_what_is_forbidden(module, source):
     ("module", "source"),
     [
         ("dist_oaa.stages.classify", "from dist_oaa.store.codec import encode"),
-        ("dist_oaa.stages.classify", "from dist_oaa.stages.measure import x"),
+        ("dist_oaa.stages.classify", "from dist_oaa.stages.tally import x"),
         ("dist_oaa.stages.classify", "from . import measure"),
         ("dist_oaa.attention.accumulator", "from dist_oaa.store.facade import StoreWriter"),
         ("dist_oaa.data.voc", "from dist_oaa.runtime.files import x\nimport dist_oaa.config.data"),

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dist_oaa.data.sample import Sample
 from dist_oaa.stages.gallery import Gallery
-from dist_oaa.stages.measure import ImageMaps
+from dist_oaa.stages.tally import ImageMaps
 
 
 class Shown:

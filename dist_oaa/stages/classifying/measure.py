@@ -5,8 +5,6 @@ cells, then the size of the mask. Counts are summed over ranks, so that the figu
 on the world size.
 """
 
-import hashlib
-
 import numpy as np
 import torch
 
@@ -17,30 +15,9 @@ from dist_oaa.data.sample import ImageSet
 from dist_oaa.evaluation.classification import mean_average_precision
 from dist_oaa.models.classifier import valid_cells
 from dist_oaa.runtime.distributed import World
-from dist_oaa.stages.classify_stage import ClassifyStage
+from dist_oaa.stages.classifying.stage import ClassifyStage
 from dist_oaa.stages.tally import ImageMaps, MapTally, Measurement
 from dist_oaa.stages.training import autocast
-
-
-def measured_images(image_set: ImageSet, count: int) -> np.ndarray:
-    """Indices of the images to measure: those with masks (all, where none has one).
-
-    Args:
-        count: how many, chosen by the hash of their names and so the same in every run; 0 is all.
-    """
-    having = [i for i, s in enumerate(image_set.samples) if s.mask] or range(len(image_set))
-    if not count:
-        return np.array(having, dtype=np.int64)
-
-    def digest(index: int) -> bytes:
-        return hashlib.blake2b(image_set.samples[index].id.encode(), digest_size=8).digest()
-
-    return np.array(sorted(sorted(having, key=digest)[:count]), dtype=np.int64)
-
-
-def gallery_images(image_set: ImageSet, count: int) -> np.ndarray:
-    """Indices of the images that are drawn; always among the measured ones."""
-    return measured_images(image_set, count) if count else np.array([], dtype=np.int64)
 
 
 class Measurer:

@@ -10,7 +10,7 @@ from dist_oaa.config.drop import DropConfig
 from dist_oaa.config.model import ModelConfig
 from dist_oaa.data.loader import Batch
 from dist_oaa.models.classifier import build_classifier
-from dist_oaa.stages.dropping import GREY, DropLayer
+from dist_oaa.stages.classifying.dropping import GREY, DropLayer
 
 
 @pytest.fixture(scope="module")

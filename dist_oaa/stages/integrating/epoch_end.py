@@ -24,10 +24,16 @@ from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.attending import Attender
-from dist_oaa.stages.classify_report import per_class_metrics, per_class_table
 from dist_oaa.stages.gallery import Gallery
-from dist_oaa.stages.measure import gallery_images, measured_images
-from dist_oaa.stages.tally import ImageMaps, MapTally, Measurement, unit
+from dist_oaa.stages.reporting import per_class_metrics, per_class_table
+from dist_oaa.stages.tally import (
+    ImageMaps,
+    MapTally,
+    Measurement,
+    gallery_images,
+    measured_images,
+    unit,
+)
 from dist_oaa.store.maps import MapSource
 
 INTEGRAL, TARGET = "integral", "target"

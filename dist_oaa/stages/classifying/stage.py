@@ -20,7 +20,7 @@ from dist_oaa.models.classifier import Erasing, valid_cells
 from dist_oaa.models.losses import prediction_loss_B
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Position, Trainable
-from dist_oaa.stages.dropping import DropLayer
+from dist_oaa.stages.classifying.dropping import DropLayer
 from dist_oaa.stages.training import autocast
 from dist_oaa.stages.training_stage import TrainingStage
 

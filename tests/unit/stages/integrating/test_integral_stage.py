@@ -16,7 +16,7 @@ from dist_oaa.models.classifier import build_classifier
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Position
 from dist_oaa.stages.integral import check_shards
-from dist_oaa.stages.integral_stage import IntegralStage
+from dist_oaa.stages.integrating.stage import IntegralStage
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
 

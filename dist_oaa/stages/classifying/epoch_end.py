@@ -10,10 +10,11 @@ from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import named_disk_errors
 from dist_oaa.runtime.loop import Plan, Position
 from dist_oaa.runtime.tracking import Tracker
-from dist_oaa.stages.classify_report import per_class_metrics, per_class_table
-from dist_oaa.stages.classify_stage import ClassifyStage
-from dist_oaa.stages.gallery import Gallery
-from dist_oaa.stages.measure import Measurement, Measurer, measured_images
+from dist_oaa.stages.classifying.measure import Measurer
+from dist_oaa.stages.classifying.stage import ClassifyStage
+from dist_oaa.stages.gallery import KINDS, Gallery
+from dist_oaa.stages.reporting import per_class_metrics, per_class_table
+from dist_oaa.stages.tally import Measurement, measured_images
 
 
 class EpochEnd:
@@ -55,7 +56,7 @@ class EpochEnd:
     def _show(self, stage: ClassifyStage, found: Measurement, at: Position) -> None:
         if self.tracker is None:
             return
-        table = per_class_table(found, self.image_set.class_names)
+        table = per_class_table(found, self.image_set.class_names, KINDS)
         self.tracker.text("per_class", table, at.step)
         with named_disk_errors(f"{self.config.run_dir}/pictures"):
             self.gallery.add(at.epoch, at.step, found.gallery, self.tracker)

@@ -4,19 +4,27 @@ from dataclasses import dataclass
 
 from dist_oaa.config.integral import IntegralConfig
 from dist_oaa.data.sample import ImageSet
-from dist_oaa.evaluation.table import quality_table
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.tracking import Tracker
-from dist_oaa.stages.classify_report import ATTENTION_CHARTS, COMPARED, percent, table_row
-from dist_oaa.stages.integral_end import INTEGRAL, TARGET, WRITTEN
+from dist_oaa.stages.integrating.epoch_end import INTEGRAL, TARGET, WRITTEN
+from dist_oaa.stages.reporting import (
+    attention_charts,
+    enter_comparison,
+    percent,
+    say_images,
+    say_places,
+    say_resumed,
+    say_supervision,
+    show_quality,
+)
 from dist_oaa.stages.training import machine
 from dist_oaa.store.maps import MapSource
 
 # TensorBoard's "custom scalars"; the target is measured once, at the end.
 CHARTS = {
-    "attention": {title: ["Multiline", [f"integral/{name}"]] for title, name in ATTENTION_CHARTS},
+    "attention": attention_charts([INTEGRAL]),
     "training": {
         "loss": ["Multiline", ["train/loss", "train/epoch_loss"]],
         "attended cells": ["Multiline", ["train/attended_cells"]],
@@ -47,11 +55,7 @@ def announce(
     position: Position,
 ) -> None:
     """Says what is about to run."""
-    pairs = sum(len(sample.classes) for sample in image_set.samples)
-    reporter.say(
-        f"{len(image_set)} images, {len(image_set.class_names)} classes, {pairs} pairs "
-        f"(labels: {image_set.label_source})"
-    )
+    pairs = say_images(reporter, image_set)
     source = origin.source
     reporter.say(
         f"targets: {len(source.pairs)} maps of {source.map_size} x {source.map_size} cells from "
@@ -71,9 +75,7 @@ def announce(
             "images than others; a multiple of the processes balances them"
         )
     if config.resume:
-        reporter.say(f"resuming after {position.step} steps, in epoch {position.epoch + 1}")
-        for change in changes:
-            reporter.say(f"changed since the run began: {change}")
+        say_resumed(reporter, position, changes)
 
 
 def conclude(
@@ -98,50 +100,25 @@ def conclude(
         share = percent(metrics["train/attended_cells"])
         reporter.say(f"attended (N+): {share} of the cells of the images' own classes")
     if f"{INTEGRAL}/recall" in metrics:
-        rows = {
-            f"{'cumulative' if origin.source.is_store else 'given'} (target)": table_row(
-                metrics, TARGET
-            ),
-            f"integral ({config.integral.loss})": table_row(metrics, INTEGRAL),
-        }
-        reporter.console.print(quality_table(rows, title="attention quality, %"))
-    for line in supervision(config, image_set, origin):
-        reporter.say(line)
-    reporter.say(f"maps: {config.run_dir}/{WRITTEN}")
-    reporter.say(f"pictures: {config.run_dir}/pictures")
-    reporter.say(f"curves: tensorboard --logdir {config.run_dir}")
-    if tracker is not None:
-        figures = {k: v for k, v in metrics.items() if k.endswith(COMPARED)}
-        tracker.hparams(compared_settings(config), figures)
-
-
-def compared_settings(config: IntegralConfig) -> dict[str, object]:
-    """The settings by which TensorBoard compares runs."""
-    return {
-        "backbone": config.model.backbone,
-        "output_stride": config.model.output_stride,
-        "size": config.data.size,
-        "lr": config.optim.lr,
-        "epochs": config.optim.epochs,
-        "batch_size": config.optim.batch_size,
-        "loss": config.integral.loss,
-        "threshold": config.integral.threshold,
-        "normalise": config.integral.normalise,
-        "views": config.views.phrase(),
-    }
-
-
-def supervision(config: IntegralConfig, image_set: ImageSet, origin: Origin) -> list[str]:
-    """The audit lines: all that the figures owe to anything but the images."""
-    saliency = config.evaluate.saliency_dir
-    used = f"{saliency} (for the label figures only)" if saliency else "none"
-    lines = [
-        f"supervision: image-level labels from {image_set.label_source}; CRF none",
-        f"  targets: {len(origin.source.pairs)} maps from {origin.source.folder}, each divided by "
-        "its own maximum",
-        f"  weights: {origin.weights}; saliency {used}",
-        f"  views: {config.views.phrase()}",
-    ]
-    if any(sample.mask for sample in image_set.samples):
-        lines.append("  masks were read for these figures only, and to choose the seed threshold")
-    return lines
+        given = "cumulative" if origin.source.is_store else "given"
+        rows = {f"{given} (target)": TARGET, f"integral ({config.integral.loss})": INTEGRAL}
+        show_quality(reporter, metrics, rows)
+    maps = f"{len(origin.source.pairs)} maps from {origin.source.folder}"
+    say_supervision(
+        reporter,
+        image_set,
+        config.evaluate,
+        f"weights: {origin.weights}",
+        f"targets: {maps}, each divided by its own maximum",
+        f"views: {config.views.phrase()}",
+    )
+    say_places(reporter, config.run_dir, WRITTEN)
+    enter_comparison(
+        tracker,
+        config,
+        metrics,
+        loss=config.integral.loss,
+        threshold=config.integral.threshold,
+        normalise=config.integral.normalise,
+        views=config.views.phrase(),
+    )

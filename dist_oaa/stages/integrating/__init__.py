@@ -1,0 +1,1 @@
+"""`oaa integral` in parts: what a step does, what an epoch ends with, what is said."""
