@@ -65,7 +65,8 @@ def test_what_it_leaves(finished):
     run_dir, _ = finished
     left = {path.name for path in run_dir.iterdir()}
     assert left == {
-        "checkpoints", "config.yaml", "metrics.jsonl", "pictures", "store", "tensorboard",
+        "checkpoints", "classes.txt", "config.yaml", "metrics.jsonl", "pictures", "store",
+        "tensorboard",
     }  # fmt: skip
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert config["optim"]["epochs"] == 2
