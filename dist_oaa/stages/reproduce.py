@@ -13,15 +13,16 @@ from dist_oaa.config.load import parse_config
 from dist_oaa.config.reproduce import ReproduceConfig
 from dist_oaa.runtime.files import write_atomic
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
+from dist_oaa.stages.launching.maker import Outcome, Runner, only_one
+from dist_oaa.stages.launching.planned import command
+from dist_oaa.stages.launching.processes import Launch, launch, this_machine
+from dist_oaa.stages.launching.progress import Progress
+from dist_oaa.stages.launching.records import can_resume, finished_record
 from dist_oaa.stages.reproducing.files import find_table
-from dist_oaa.stages.reproducing.planning import Plan, Request, command, find_run, make_plan
+from dist_oaa.stages.reproducing.planning import Plan, Request, find_run, make_plan
 from dist_oaa.stages.reproducing.plots import draw
-from dist_oaa.stages.reproducing.processes import Launch, launch, this_machine
-from dist_oaa.stages.reproducing.progress import Progress
-from dist_oaa.stages.reproducing.records import can_resume, finished_record
 from dist_oaa.stages.reproducing.report import csv_text, footnotes, markdown, rich_table
 from dist_oaa.stages.reproducing.results import TableResult, collect
-from dist_oaa.stages.reproducing.running import Outcome, Runner, only_one
 from dist_oaa.stages.reproducing.tables import Table, read_table
 
 
@@ -68,7 +69,7 @@ def reproduce(config: ReproduceConfig, typed: str, progress: Progress, start: La
     if config.dry_run:
         list_runs(plan, progress, config.workers or this_machine().workers)
         return 0
-    with only_one(request.out), stop_on_signals() as stop:
+    with only_one(request.out, "oaa reproduce"), stop_on_signals() as stop:
         try:
             outcome = make_runs(table, config, plan, stop, progress, start)
         finally:
@@ -133,7 +134,7 @@ def make_runs(
     progress.say(f"{processes} a run on {machine}")
     if time := table.scales[config.scale].time:
         progress.say(f"expected for the whole table, scale {config.scale}: {time}")
-    return Runner(machine, workers, stop, progress, start).make(plan)
+    return Runner(machine, workers, stop, progress, start).make(plan.to_make)
 
 
 def publish(result: TableResult, out: Path, typed: str, progress: Progress) -> None:

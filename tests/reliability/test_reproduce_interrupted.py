@@ -73,7 +73,7 @@ def test_the_same_command_goes_on_and_makes_nothing_twice(command, tmp_path):
     assert "the same command goes on from here" in victim.text()
     assert "Traceback" not in victim.text()
     wait_until_gone(family, 10)
-    (short,) = out.glob("runs/short-*/reproduce.json")
+    (short,) = out.glob("runs/short-*/run.json")
     made = short.read_bytes()
     assert json.loads(made)["finished"]
     rows = (out / "two.md").read_text()

@@ -4,11 +4,10 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import dist_oaa
 from dist_oaa.config.errors import UserError
-from dist_oaa.stages.reproducing.kinds import KINDS
+from dist_oaa.stages.launching.kinds import KINDS
+from dist_oaa.stages.launching.trees import as_mapping, merge, read_tree
 
 FOLDER = Path("configs") / "reproduce"
 
@@ -49,13 +48,7 @@ def load_tree(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
     if path in children:
         raise UserError(f"{path} inherits from itself")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
-    tree = as_mapping(tree, str(path))
+    tree = read_tree(path)
     for name, scale in as_mapping(tree.get("scales", {}), f"scales in {path}").items():
         for stage, entry in as_mapping(scale, f"scales.{name} in {path}").items():
             if stage in KINDS and isinstance(entry, dict) and "config" in entry:
@@ -67,35 +60,3 @@ def load_tree(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
     # Scales and runs are added to, key by key; a title or the rows are replaced.
     deep = {k: merge(base[k], tree[k]) for k in ("scales", "runs") if k in base and k in tree}
     return base | tree | deep
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`: mappings key by key, anything else as a whole."""
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = merge(base[key], value) if both else value
-    return merged
-
-
-def as_mapping(value: object, where: str) -> dict[str, Any]:
-    """The value, or a UserError when it is no mapping."""
-    if not isinstance(value, dict):
-        raise UserError(f"{where} is {value!r}, expected lines of `key: value`")
-    return value
-
-
-def as_list(value: object, where: str) -> list[Any]:
-    """The value, or a UserError when it is no list."""
-    if not isinstance(value, list):
-        raise UserError(f"{where} is {value!r}, expected a list")
-    return value
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys; those that are dotted stay as they are."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, dict)
-        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat

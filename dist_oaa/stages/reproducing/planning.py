@@ -1,30 +1,19 @@
 """From a table to the runs that it needs: pure functions, but for reading settings files.
 
-A run is known by its identity: a hash over its stage, the settings that differ from the defaults
-and the run that it reads. So a setting that a later version adds does not make a run a stranger,
-and two tables, or two rows of one, that ask for the same settings share one run directory.
+Two tables, or two rows of one, that ask for the same settings share one run directory.
 """
 
 import contextlib
-import dataclasses
-import hashlib
-import json
 import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.config.load import dotted_keys, parse_config
-from dist_oaa.stages.reproducing.files import flatten
-from dist_oaa.stages.reproducing.kinds import KINDS
+from dist_oaa.config.load import dotted_keys
+from dist_oaa.stages.launching.kinds import KINDS
+from dist_oaa.stages.launching.planned import Asked, PlannedRun, Source, plain_name, plan_run
 from dist_oaa.stages.reproducing.tables import Row, Scale, StageSettings, Table
-
-# How a run is carried out, not what comes out of it: the whole key or the first part of it.
-NOT_IDENTITY = ("run_dir", "resume", "runtime", "checkpoint", "maps", "store.local_dir")
-NOT_IDENTITY += ("data.workers",)
 
 
 @dataclass(frozen=True)
@@ -41,24 +30,6 @@ class Request:
 
 
 @dataclass(frozen=True)
-class PlannedRun:
-    """One run of one stage with one seed."""
-
-    name: str
-    stage: str
-    seed: int
-    identity: str
-    folder: Path
-    """Its run directory."""
-    arguments: tuple[str, ...]
-    """Of `oaa`, the stage's name first, without --resume."""
-    settings: dict[str, Any]
-    """Resolved, by dotted key: all that has to do with its result."""
-    source: str = ""
-    """Identity of the run that it reads."""
-
-
-@dataclass(frozen=True)
 class Plan:
     """The runs of a table in an order in which each finds what it reads."""
 
@@ -68,6 +39,11 @@ class Plan:
     """Row name -> seed -> identity, of all rows that could be planned."""
     wanted: frozenset[str]
     """Identities of the runs to make: those of the chosen rows, and what they read."""
+
+    @property
+    def to_make(self) -> list[PlannedRun]:
+        """The wanted runs in order."""
+        return [run for identity, run in self.runs.items() if identity in self.wanted]
 
 
 def make_plan(
@@ -139,13 +115,12 @@ class Planner:
 
     def chain(self, run: PlannedRun) -> list[PlannedRun]:
         """The run and all that it reads, directly or not."""
-        return [run, *(self.chain(self.runs[run.source]) if run.source else [])]
+        return [run, *(each for i in run.sources for each in self.chain(self.runs[i]))]
 
     def _plan(self, name: str, seed: int, source: PlannedRun | None) -> PlannedRun:
         spec, kind = self.table.runs[name], KINDS[self.table.runs[name].stage]
-        config_class = kind.config_class()
         base = self.scale.stages.get(spec.stage, StageSettings())
-        keys = dotted_keys(config_class)
+        keys = dotted_keys(kind.config_class())
         given = base.settings | spec.settings
         for key in given:
             if key in ("run_dir", "resume", "seed", "data.root", kind.source):
@@ -156,79 +131,24 @@ class Planner:
             given = {"data.root": str(self.request.root)} | given
         if self.request.saliency_dir:
             given |= {"evaluate.saliency_dir": self.request.saliency_dir}
-        arguments = ["--config", str(base.config)] if base.config else []
+        sources = {}
         if source is not None:
-            arguments += [f"--{kind.source}", str(source.folder / spec.maps)]
-        arguments += [text for k, v in given.items() for text in (f"--{k}", as_text(v))]
+            sources[kind.source] = Source(source, spec.maps)
         where = f"{self.table.path} (run {name}, scale {self.request.scale})"
-        resolved = resolve(config_class, spec.stage, arguments, where)
-        identity = identify(spec.stage, resolved, defaults(config_class), source, spec.maps)
-        own = self.request.out / "runs" / folder_name(name, self.request.scale, seed, identity)
-        folder = self.existing(identity) or own
-        return PlannedRun(
-            name=name,
-            stage=spec.stage,
-            seed=seed,
-            identity=identity,
-            folder=folder,
-            arguments=(spec.stage, *arguments, "--run_dir", str(folder)),
-            settings=resolved,
-            source=source.identity if source else "",
+        asked = Asked(name, spec.stage, seed, base.config, given, sources, where)
+        own = self.request.out / "runs"
+        return plan_run(
+            asked,
+            lambda identity: (
+                self.existing(identity)
+                or own / folder_name(name, self.request.scale, seed, identity)
+            ),
         )
-
-
-def resolve(config_class: type, stage: str, arguments: list[str], where: str) -> dict[str, Any]:
-    """All settings of a run that its result depends on, by dotted key.
-
-    Raises:
-        UserError: naming the table's file instead of a command line that nobody typed.
-    """
-    try:
-        config = parse_config(config_class, f"oaa {stage}", arguments)
-    except UserError as error:
-        raise UserError(str(error).replace("the command line", where)) from error
-    return of_result(flatten(dataclasses.asdict(config)))
-
-
-def defaults(config_class: type) -> dict[str, Any]:
-    """The defaults of a config dataclass by dotted key; the class itself is not instantiated."""
-    flat: dict[str, Any] = {}
-    for field in dataclasses.fields(config_class):
-        if dataclasses.is_dataclass(field.type):
-            flat |= {f"{field.name}.{k}": v for k, v in defaults(field.type).items()}
-        elif field.default_factory is not dataclasses.MISSING:
-            flat[field.name] = field.default_factory()
-        elif field.default is not dataclasses.MISSING:
-            flat[field.name] = field.default
-    return flat
-
-
-def of_result(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without those that only say how a run is carried out."""
-    return {
-        key: value
-        for key, value in flat.items()
-        if not any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
-    }
-
-
-def identify(
-    stage: str,
-    settings: Mapping[str, Any],
-    default: Mapping[str, Any],
-    source: PlannedRun | None,
-    maps: str,
-) -> str:
-    """Ten hex digits that name a run."""
-    changed = {k: v for k, v in settings.items() if k not in default or default[k] != v}
-    whole = [stage, changed, source.identity if source else "", maps]
-    text = json.dumps(whole, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def folder_name(name: str, scale: str, seed: int, identity: str) -> str:
     """Of a run directory: what a person looks for, then what a program does."""
-    return f"{re.sub(r'[^A-Za-z0-9._]+', '_', name)}-{scale}-seed{seed}-{identity}"
+    return f"{plain_name(name)}-{scale}-seed{seed}-{identity}"
 
 
 def find_run(out: Path, identity: str) -> Path | None:
@@ -247,19 +167,3 @@ def check_maps(table: Table, row: Row, run: PlannedRun) -> None:
             f"maps of row {row.name} in {table.path} is {row.maps}, but accumulate.compare of run "
             f"{row.run} is {run.settings['accumulate.compare']}"
         )
-
-
-def as_text(value: object) -> str:
-    """A setting's value as a command line writes it."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value)
-
-
-def command(run: PlannedRun, workers: int, resume: bool) -> list[str]:
-    """The command line that starts a run on this machine."""
-    stage = ["-m", "dist_oaa", *run.arguments, *(["--resume", "true"] if resume else [])]
-    if workers == 1:
-        return [sys.executable, *stage]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
-    return [sys.executable, *launcher, *stage]

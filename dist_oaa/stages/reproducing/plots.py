@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_oaa.runtime.files import write_atomic
-from dist_oaa.stages.reproducing.records import epochs, value_of
+from dist_oaa.stages.launching.records import epochs, value_of
 from dist_oaa.stages.reproducing.report import heading
 from dist_oaa.stages.reproducing.results import RowResult, TableResult
 

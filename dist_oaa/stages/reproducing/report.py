@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich import box
 from rich.table import Table as RichTable
 
-from dist_oaa.stages.reproducing.progress import clock
+from dist_oaa.stages.launching.progress import clock
 from dist_oaa.stages.reproducing.results import RowResult, TableResult
 
 HEADINGS = {

@@ -5,8 +5,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dist_oaa.stages.reproducing.planning import Plan, PlannedRun
-from dist_oaa.stages.reproducing.records import Record, finished_record, value_of
+from dist_oaa.stages.launching.planned import PlannedRun
+from dist_oaa.stages.launching.records import Record, finished_record, value_of
+from dist_oaa.stages.reproducing.planning import Plan
 from dist_oaa.stages.reproducing.tables import Row, Table
 
 

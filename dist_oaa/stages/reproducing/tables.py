@@ -25,8 +25,9 @@ from typing import Any
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.load import nearest_key
-from dist_oaa.stages.reproducing.files import as_list, as_mapping, flatten, load_tree
-from dist_oaa.stages.reproducing.kinds import KINDS
+from dist_oaa.stages.launching.kinds import KINDS
+from dist_oaa.stages.launching.trees import as_list, as_mapping, check_keys, flatten
+from dist_oaa.stages.reproducing.files import load_tree
 
 KEYS = {
     "table": (
@@ -129,7 +130,7 @@ def read_table(path: Path) -> Table:
     for key in ("title", "columns", "scales", "runs", "rows"):
         if not tree.get(key):
             raise UserError(f"{path} has no {key}")
-    check_keys(tree, "table", str(path))
+    check_keys(tree, KEYS["table"], str(path))
     columns = tuple(as_list(tree["columns"], f"columns in {path}"))
     scales = as_mapping(tree["scales"], f"scales in {path}")
     runs = as_mapping(tree["runs"], f"runs in {path}")
@@ -152,12 +153,12 @@ def read_table(path: Path) -> Table:
 def read_scale(entry: object, where: str) -> Scale:
     """A scale, its settings flat."""
     entry = as_mapping(entry, where)
-    check_keys(entry, "scale", where)
+    check_keys(entry, KEYS["scale"], where)
     stages = {}
     for name in KINDS:
         if name in entry:
             part = as_mapping(entry[name], f"{name} of {where}")
-            check_keys(part, "stage", f"{name} of {where}")
+            check_keys(part, KEYS["stage"], f"{name} of {where}")
             config = Path(part["config"]) if "config" in part else None
             if config is not None and not config.is_file():
                 raise UserError(f"config {config} of {name} of {where} does not exist")
@@ -172,7 +173,7 @@ def read_scale(entry: object, where: str) -> Scale:
 def read_run(entry: object, where: str) -> RunSpec:
     """A run."""
     entry = as_mapping(entry, where)
-    check_keys(entry, "run", where)
+    check_keys(entry, KEYS["run"], where)
     stage = entry.get("stage")
     if stage not in KINDS:
         raise UserError(f"stage of {where} is {stage!r}, expected one of {', '.join(KINDS)}")
@@ -195,7 +196,7 @@ def read_rows(entries: object, runs: dict[str, Any], where: str) -> list[Row]:
     for number, entry in enumerate(as_list(entries, where), start=1):
         place = f"row {number} of {where}"
         entry = as_mapping(entry, place)
-        check_keys(entry, "row", place)
+        check_keys(entry, KEYS["row"], place)
         for key in ("name", "run"):
             if key not in entry:
                 raise UserError(f"{place} has no {key}")
@@ -221,7 +222,7 @@ def read_plot(entry: object, where: str) -> Plot | None:
     if entry is None:
         return None
     entry = as_mapping(entry, where)
-    check_keys(entry, "plot", where)
+    check_keys(entry, KEYS["plot"], where)
     if entry.get("kind") not in ("epochs", "sweep"):
         raise UserError(f"kind of {where} is {entry.get('kind')!r}, expected epochs or sweep")
     columns = tuple(as_list(entry.get("columns"), f"columns of {where}"))
@@ -259,12 +260,3 @@ def check_names(table: Table) -> None:
                 loop = " of ".join([*chain[chain.index(of) :], of])
                 raise UserError(f"runs in {table.path} wait for each other: {loop}")
             chain.append(of)
-
-
-def check_keys(entry: dict[str, Any], kind: str, where: str) -> None:
-    """Raises UserError for a key that a `kind` of entry does not have."""
-    for key in entry:
-        if key not in KEYS[kind]:
-            nearest = nearest_key(str(key), KEYS[kind])
-            hint = f"; the nearest valid key is {nearest}" if nearest else ""
-            raise UserError(f"unknown key {key} in {where}{hint}")

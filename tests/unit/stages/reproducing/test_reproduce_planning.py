@@ -1,27 +1,13 @@
 """From a table to its runs: what is shared, in which order, and what a run is known by."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
 
-from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.config.errors import UserError
-from dist_oaa.config.load import dotted_keys
-from dist_oaa.stages.reproducing import planning
 from dist_oaa.stages.reproducing.files import folders
-from dist_oaa.stages.reproducing.planning import (
-    Request,
-    as_text,
-    command,
-    defaults,
-    find_run,
-    folder_name,
-    identify,
-    make_plan,
-    of_result,
-)
+from dist_oaa.stages.reproducing.planning import Request, find_run, folder_name, make_plan
 from dist_oaa.stages.reproducing.tables import read_table
 from small_table import SMALL, write
 
@@ -70,7 +56,7 @@ def test_sources_come_first_and_rows_share_runs(tmp_path):
     ]
     rows = plan.of_row
     assert rows["CAM"] == rows["OAA"] == rows["average"] == rows["the default"]
-    assert plan.runs[rows["model"][1]].source == list(plan.runs)[3]
+    assert plan.runs[rows["model"][1]].sources == (list(plan.runs)[3],)
     assert plan.wanted == set(plan.runs)
 
 
@@ -159,46 +145,6 @@ def test_an_earlier_run_is_found_whatever_it_was_called(tmp_path):
     assert str(other) in again.runs[oaa.identity].arguments
 
 
-@dataclass(kw_only=True)
-class Inner:
-    a: int = 1
-    b: list[int] = field(default_factory=lambda: [1, 2])
-
-
-@dataclass(kw_only=True)
-class Before:
-    run_dir: str = "x"
-    inner: Inner = field(default_factory=Inner)
-
-
-@dataclass(kw_only=True)
-class After(Before):
-    added: str = "none"
-
-
-def test_a_setting_that_a_later_version_adds_keeps_the_identity():
-    old, new = defaults(Before), defaults(After)
-    assert old == {"run_dir": "x", "inner.a": 1, "inner.b": [1, 2]}
-    assert set(defaults(ClassifyConfig)) == set(dotted_keys(ClassifyConfig))
-    one = identify("s", of_result(old | {"inner.a": 5}), old, None, "")
-    assert one == identify("s", of_result(new | {"inner.a": 5}), new, None, "")
-    assert one == identify("s", of_result(old | {"inner.a": 5, "run_dir": "y"}), old, None, "")
-    for changed in (
-        identify("s", of_result(old | {"inner.a": 6}), old, None, ""),
-        identify("s", of_result(new | {"inner.a": 5, "added": "some"}), new, None, ""),
-        identify("t", of_result(old | {"inner.a": 5}), old, None, ""),
-        identify("s", of_result(old | {"inner.a": 5}), old, None, "store-average"),
-    ):
-        assert changed != one
-
-
-def test_how_a_run_is_carried_out_does_not_matter():
-    kept = {"seed": 1, "data.root": "/d", "evaluate.images": 3}
-    aside = {"run_dir": "r", "resume": True, "runtime.threads": 2, "data.workers": 4}
-    aside |= {"checkpoint": "r", "checkpoint.keep": 2, "maps": "m", "store.local_dir": "/l"}
-    assert of_result(kept | aside) == kept
-
-
 def test_the_run_that_is_read_is_part_of_the_identity(tmp_path):
     plan = plan_of(tmp_path)
     models = [run for run in plan.runs.values() if run.name == "model"]
@@ -206,24 +152,8 @@ def test_the_run_that_is_read_is_part_of_the_identity(tmp_path):
     assert models[0].identity != models[1].identity
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(True, "true"), (0.5, "0.5"), ([1, "a"], '[1, "a"]'), ("a b", "a b")]
-)
-def test_values_as_a_command_line_writes_them(value, text):
-    assert as_text(value) == text
-
-
 def test_names_of_folders_are_plain():
     assert folder_name("max, MCE/x", "cpu", 1, "ab") == "max_MCE_x-cpu-seed1-ab"
-
-
-def test_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(planning.sys, "executable", "py")
-    run = next(iter(plan_of(tmp_path).runs.values()))
-    assert command(run, 1, False) == ["py", "-m", "dist_oaa", *run.arguments]
-    torchrun = ["py", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    expected = [*torchrun, "-m", "dist_oaa", *run.arguments, "--resume", "true"]
-    assert command(run, 3, True) == expected
 
 
 SHIPPED = sorted(path for folder in folders() for path in folder.glob("*.yaml"))

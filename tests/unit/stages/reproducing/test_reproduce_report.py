@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from dist_oaa.stages.launching.records import Record, said
 from dist_oaa.stages.reproducing.planning import Request, make_plan
 from dist_oaa.stages.reproducing.plots import curves, draw, mean_curve
-from dist_oaa.stages.reproducing.records import Record, said
 from dist_oaa.stages.reproducing.report import csv_text, footnotes, markdown, rich_table
 from dist_oaa.stages.reproducing.results import Cell, TableResult, collect
 from dist_oaa.stages.reproducing.tables import read_table

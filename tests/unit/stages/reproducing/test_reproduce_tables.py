@@ -3,8 +3,9 @@
 import pytest
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.stages.launching.trees import flatten
 from dist_oaa.stages.reproducing import files
-from dist_oaa.stages.reproducing.files import find_table, flatten
+from dist_oaa.stages.reproducing.files import find_table
 from dist_oaa.stages.reproducing.tables import read_table
 from small_table import SMALL, write
 

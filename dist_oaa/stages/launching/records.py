@@ -1,6 +1,6 @@
-"""What `oaa reproduce` knows of a run: its own record beside what the stage wrote.
+"""What is known of a run from outside: a record beside what the stage itself wrote.
 
-RUN/reproduce.json   how the run was made and, once it is finished, its last measurements
+RUN/run.json         how the run was made and, once it is finished, its last measurements
 RUN/log.txt          what all attempts printed
 RUN/metrics.jsonl    the stage's own
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from dist_oaa.runtime.files import write_atomic
-from dist_oaa.stages.reproducing.planning import PlannedRun
+from dist_oaa.stages.launching.planned import PlannedRun
 
-RECORD = "reproduce.json"
+RECORD = "run.json"
 LOG = "log.txt"
 # runtime/checkpoint.py names it too; importing that would load torch into a process that only
 # waits for others.

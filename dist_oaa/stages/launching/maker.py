@@ -1,19 +1,19 @@
-"""Makes the runs of a plan one after another, goes on where they were cut off, and stops well."""
+"""Makes runs one after another, goes on where they were cut off, and stops well."""
 
 import fcntl
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dist_oaa.config.errors import Interrupted, UserError
 from dist_oaa.runtime.signals import StopFlag
-from dist_oaa.stages.reproducing import records
-from dist_oaa.stages.reproducing.planning import Plan, PlannedRun, command
-from dist_oaa.stages.reproducing.processes import (
+from dist_oaa.stages.launching import records
+from dist_oaa.stages.launching.planned import PlannedRun, command
+from dist_oaa.stages.launching.processes import (
     PATIENCE_S,
     Launch,
     Machine,
@@ -22,7 +22,7 @@ from dist_oaa.stages.reproducing.processes import (
     failure_lines,
     last_line,
 )
-from dist_oaa.stages.reproducing.progress import Progress
+from dist_oaa.stages.launching.progress import Progress
 
 
 @dataclass
@@ -36,8 +36,8 @@ class Outcome:
 
 
 @contextmanager
-def only_one(out: Path) -> Iterator[None]:
-    """Holds the folder of the tables for this process.
+def only_one(out: Path, command_name: str) -> Iterator[None]:
+    """Holds the folder of the runs for this process.
 
     Raises:
         UserError: when another process makes runs there, or the folder cannot be written.
@@ -53,7 +53,7 @@ def only_one(out: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"another oaa reproduce is making runs in {out}; wait for it or choose another "
+                f"another {command_name} is making runs in {out}; wait for it or choose another "
                 "run_dir"
             ) from error
         yield
@@ -65,6 +65,8 @@ class Runner:
 
     Args:
         workers: processes of each run.
+        must_measure: a run that ends well without any figure has failed; without it, what a run
+            wrote is enough.
         launch: starts a command; tests give their own.
         pause_s: seconds between two looks at a process.
     """
@@ -76,32 +78,33 @@ class Runner:
     launch: Launch
     pause_s: float = 0.25
     clock: Callable[[], float] = time.monotonic
+    must_measure: bool = True
 
-    def make(self, plan: Plan) -> Outcome:
-        """Makes what is wanted and not finished; a failing run does not stop the others.
+    def make(self, wanted: Sequence[PlannedRun]) -> Outcome:
+        """Makes what is not finished, in this order; a failure stops only those that read it.
 
         Raises:
             Interrupted: when the stop flag rose; what ran has written a checkpoint if it could.
         """
         outcome = Outcome()
-        wanted = [run for identity, run in plan.runs.items() if identity in plan.wanted]
         outcome.finished = {r.identity for r in wanted if records.finished_record(r) is not None}
         todo = [run for run in wanted if run.identity not in outcome.finished]
         self.progress.begin(len(todo), len(outcome.finished))
         for run in todo:
             if self.stop.reason:
                 raise Interrupted(self._goodbye())
-            problem = self._blocked(run, plan, outcome) or self._one(run)
+            problem = self._blocked(run, wanted, outcome) or self._one(run)
             if problem:
                 outcome.failed[run.identity] = problem
             else:
                 outcome.finished.add(run.identity)
         return outcome
 
-    def _blocked(self, run: PlannedRun, plan: Plan, outcome: Outcome) -> str:
-        if run.source not in outcome.failed:
+    def _blocked(self, run: PlannedRun, wanted: Sequence[PlannedRun], outcome: Outcome) -> str:
+        failed = [r for r in wanted if r.identity in run.sources and r.identity in outcome.failed]
+        if not failed:
             return ""
-        problem = f"skipped: it reads {plan.runs[run.source].folder.name}, which failed"
+        problem = f"skipped: it reads {failed[0].folder.name}, which failed"
         self.progress.skipped(run, problem)
         return problem
 
@@ -159,7 +162,7 @@ class Runner:
     def _conclude(self, run: PlannedRun, record: records.Record, code: int, start: int) -> str:
         log = run.folder / records.LOG
         measured = records.measurements(run.folder, run.stage)
-        if code == 0 and measured:
+        if code == 0 and (measured or not self.must_measure):
             text = log.read_text(encoding="utf-8", errors="replace")
             record.images, record.supervision = records.said(text)
             record.metrics, record.finished = measured, True

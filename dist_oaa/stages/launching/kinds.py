@@ -1,4 +1,4 @@
-"""The stages that a table may run, and how each one finds what it reads."""
+"""The stages of which runs are made, and how each one finds what it reads."""
 
 import importlib
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """A stage as a table sees it."""
+    """A stage as whoever starts it sees it."""
 
     config: str
     """Its settings: module and dataclass."""
@@ -16,6 +16,9 @@ class Kind:
     """The kind of maps that a row shows when it names none."""
     inherits_data: bool = False
     """Takes its data settings from the run it reads, as long as it is given no data.root."""
+
+    alone: bool = False
+    """Started as a single process, which uses all cores by itself."""
 
     def config_class(self) -> type:
         """The dataclass of its settings."""

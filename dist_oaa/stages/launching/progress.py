@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dist_oaa.stages.reproducing.planning import PlannedRun
-from dist_oaa.stages.reproducing.records import Record
+from dist_oaa.stages.launching.planned import PlannedRun
+from dist_oaa.stages.launching.records import Record
 
 PIPED_EVERY_S = 60.0
 

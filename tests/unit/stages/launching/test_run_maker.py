@@ -12,14 +12,14 @@ from dist_oaa.config.errors import Interrupted, UserError
 from dist_oaa.config.reproduce import ReproduceConfig, ReproduceDataConfig
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.stages import reproduce as command_module
-from dist_oaa.stages.reproduce import arguments, reproduce
-from dist_oaa.stages.reproducing import records
-from dist_oaa.stages.reproducing.planning import Request, make_plan
-from dist_oaa.stages.reproducing.processes import (
+from dist_oaa.stages.launching import records
+from dist_oaa.stages.launching.maker import Runner, only_one
+from dist_oaa.stages.launching.processes import (
     Machine,
 )
-from dist_oaa.stages.reproducing.progress import Progress
-from dist_oaa.stages.reproducing.running import Runner, only_one
+from dist_oaa.stages.launching.progress import Progress
+from dist_oaa.stages.reproduce import arguments, reproduce
+from dist_oaa.stages.reproducing.planning import Request, make_plan
 from dist_oaa.stages.reproducing.tables import read_table
 from small_table import SMALL, Launcher, Pretended, log_metrics, option, write
 
@@ -62,7 +62,7 @@ def well(command, log: Path, run_dir: Path) -> int:
 def test_a_finished_run_is_recorded_and_not_made_again(tmp_path):
     plan = plan_of(tmp_path)
     making = Making(well)
-    outcome = making.runner.make(plan)
+    outcome = making.runner.make(plan.to_make)
     assert (outcome.finished, outcome.failed) == (set(plan.runs), {})
     assert making.stages() == ["classify", "attend"]
     assert "[2/2] attend model, seed 0 finished" in making.printed.getvalue()
@@ -76,7 +76,7 @@ def test_a_finished_run_is_recorded_and_not_made_again(tmp_path):
     assert (run.folder / "log.txt").read_text().startswith(f"$ {sys.executable} -m torch.distrib")
 
     again = Making(well)
-    assert again.runner.make(plan).finished == set(plan.runs)
+    assert again.runner.make(plan.to_make).finished == set(plan.runs)
     assert again.stages() == []
     assert "0 runs to make, 2 finished before" in again.printed.getvalue()
 
@@ -91,7 +91,7 @@ def test_what_was_cut_off_goes_on_from_its_checkpoint_or_begins_anew(tmp_path):
     (classify.folder / "checkpoints").mkdir()
     (classify.folder / "checkpoints" / "latest.json").write_text("{}")
     making = Making(well)
-    making.runner.make(plan)
+    making.runner.make(plan.to_make)
     first, second = making.launcher.commands
     assert option(first, "resume") == "true"
     assert (classify.folder / "config.yaml").exists()
@@ -111,7 +111,7 @@ def test_a_failing_run_ends_what_reads_it_and_nothing_else(tmp_path):
 
     plan = plan_of(tmp_path, seeds=(0, 1))
     making = Making(behave)
-    outcome = making.runner.make(plan)
+    outcome = making.runner.make(plan.to_make)
     assert making.stages() == ["classify", "classify", "attend"]
     broken, reader, *others = plan.runs
     assert set(outcome.failed) == {broken, reader}
@@ -123,15 +123,18 @@ def test_a_failing_run_ends_what_reads_it_and_nothing_else(tmp_path):
     assert "torchrun says" not in printed
 
     mended = Making(well)
-    assert mended.runner.make(plan).failed == {}
+    assert mended.runner.make(plan.to_make).failed == {}
     assert mended.stages() == ["classify", "attend"]
     assert records.finished_record(plan.runs[broken]).attempts == 2
 
 
 def test_a_run_that_measured_nothing_has_failed(tmp_path):
     plan = plan_of(tmp_path)
-    outcome = Making(lambda *_: 0).runner.make(plan)
+    outcome = Making(lambda *_: 0).runner.make(plan.to_make)
     assert "measured nothing" in next(iter(outcome.failed.values()))
+    contented = Making(lambda *_: 0)
+    contented.runner.must_measure = False
+    assert contented.runner.make(plan.to_make).finished == set(plan.runs)
 
 
 def test_a_stop_is_handed_on_once_and_ends_the_command(tmp_path):
@@ -144,7 +147,7 @@ def test_a_stop_is_handed_on_once_and_ends_the_command(tmp_path):
 
     making = Making(behave, stop)
     with pytest.raises(Interrupted, match=r"by SIGTERM; .* the same command goes on") as e:
-        making.runner.make(plan_of(tmp_path))
+        making.runner.make(plan_of(tmp_path).to_make)
     assert e.value.exit_code == 75
     assert process.signals == ["TERM"]
     assert len(making.launcher.commands) == 1
@@ -161,7 +164,7 @@ def test_a_run_that_ignores_a_stop_is_killed_in_the_end(tmp_path):
     times = iter(range(0, 10**6, 100))
     making.runner.clock = lambda: next(times)
     with pytest.raises(Interrupted):
-        making.runner.make(plan_of(tmp_path))
+        making.runner.make(plan_of(tmp_path).to_make)
     assert process.signals == ["TERM", "KILL"]
 
 
@@ -174,13 +177,13 @@ def test_a_second_ctrl_c_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(making.runner.progress, "show", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        making.runner.make(plan_of(tmp_path))
+        making.runner.make(plan_of(tmp_path).to_make)
     assert process.signals == ["KILL"]
 
 
 def test_a_run_of_other_settings_is_neither_shown_nor_overwritten(tmp_path):
     plan = plan_of(tmp_path)
-    Making(well).runner.make(plan)
+    Making(well).runner.make(plan.to_make)
     run = next(iter(plan.runs.values()))
     record = records.load_record(run.folder)
     record.settings["optim.lr"] = 0.125  # as if a default had changed since
@@ -188,7 +191,7 @@ def test_a_run_of_other_settings_is_neither_shown_nor_overwritten(tmp_path):
     records.save_record(run.folder, record)
     assert records.finished_record(run) is None
     making = Making(well)
-    outcome = making.runner.make(plan)
+    outcome = making.runner.make(plan.to_make)
     assert making.stages() == []
     sentence = outcome.failed[run.identity]
     assert "other settings (optim.lr: 0.125 -> 0.01): move it away" in sentence
@@ -197,9 +200,13 @@ def test_a_run_of_other_settings_is_neither_shown_nor_overwritten(tmp_path):
 
 def test_the_folder_is_held_by_one_command(tmp_path):
     refused = pytest.raises(UserError, match="another oaa reproduce is making runs in")
-    with only_one(tmp_path / "out"), refused, only_one(tmp_path / "out"):
+    with (
+        only_one(tmp_path / "out", "oaa reproduce"),
+        refused,
+        only_one(tmp_path / "out", "oaa reproduce"),
+    ):
         pass
-    with only_one(tmp_path / "out"):
+    with only_one(tmp_path / "out", "oaa reproduce"):
         pass
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dist_oaa.stages.reproducing.processes import (
+from dist_oaa.stages.launching.processes import (
     Machine,
     describe_exit,
     environment,
@@ -15,7 +15,7 @@ from dist_oaa.stages.reproducing.processes import (
     last_line,
     launch,
 )
-from dist_oaa.stages.reproducing.progress import clock
+from dist_oaa.stages.launching.progress import clock
 from processes import wait_until_gone
 
 
@@ -61,7 +61,7 @@ def test_a_launched_process_dies_with_us(tmp_path):
     """A process launches another one and is killed: the other one is gone too."""
     script = (
         "import sys, time, pathlib\n"
-        "from dist_oaa.stages.reproducing.processes import launch\n"
+        "from dist_oaa.stages.launching.processes import launch\n"
         "child = launch([sys.executable, '-c', 'import time; time.sleep(60)'], "
         f"pathlib.Path({str(tmp_path / 'log')!r}))\n"
         "print(child.pid, flush=True)\n"
