@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dist_oaa.config.labels import RecipeConfig
+from dist_oaa.labels.scores import channel_scores, stretched, unit_saliency
 
 IGNORED = 255
 """Palette value of pixels that a segmentation network is not trained on."""
@@ -18,48 +19,56 @@ IGNORED = 255
 def pseudo_label(
     class_indices: Sequence[int],
     maps_KHW: np.ndarray,
-    saliency_HW: np.ndarray,
+    saliency_HW: np.ndarray | None,
     config: RecipeConfig,
     ignore: bool = True,
+    *,
+    threshold: float = 0.0,
+    margin: float = 0.0,
+    refined_JHW: np.ndarray | None = None,
 ) -> np.ndarray:
     """Label every pixel of one image with background, a target class, or "ignored".
 
-    The score of the background is 1 - saliency, that of a class its attention stretched to 0..1
-    over the image, with scores below the floor set to 0. A pixel takes the channel of the largest
-    score; of equal ones the background, then the lowest class index. Then ignored are pixels with
-    several confident channels, background pixels that are salient or strongly attended, and the
-    whole image where hardly any pixel is left for the objects.
+    A pixel takes the channel of the largest score (see `channel_scores`); of equal ones the
+    background, then the lowest class index. Then ignored are pixels with several confident
+    channels, background pixels that are salient or strongly attended, and the whole image where
+    hardly any pixel is left for the objects. Without saliency, a background pixel is doubtful
+    where its attention comes near the threshold.
 
     Args:
         class_indices: the K target classes of the image, 0 to 253, without repetition.
         maps_KHW: (K, H, W) float, their attention at image size, any range.
-        saliency_HW: (H, W), float 0 to 1 or uint8 0 to 255.
+        saliency_HW: (H, W), float 0 to 1 or uint8 0 to 255; None takes the threshold instead.
         config: the recipe's numbers.
         ignore: False ignores nothing: the plain, dense argmax.
+        threshold: the background's score without saliency, 0 to 1.
+        margin: how far below the threshold attention makes a background pixel doubtful, 0 to 1.
+        refined_JHW: (J, H, W) float scores in the order of `class_indices`, background first,
+            whose argmax is taken; what is ignored follows from the attention and the saliency.
 
     Returns:
         (H, W) uint8 palette values: 0 background, class index + 1, 255 ignored.
 
     Raises:
         ValueError: sizes that differ, classes that repeat or do not fit a byte, saliency outside
-            its range, maps that are not finite.
+            its range, maps or refined scores that are not finite.
     """
-    saliency_HW = _unit_saliency(np.asarray(saliency_HW))
-    maps_KHW = np.asarray(maps_KHW, dtype=np.float32)
-    _check(class_indices, maps_KHW, saliency_HW)
-    order_K = np.argsort(class_indices)
-    attention_KHW = np.stack([_stretch(maps_KHW[k]) for k in order_K]) if len(order_K) else maps_KHW
-    # The floor leaves the background alone, which changes nothing: a background score below the
-    # floor meets class scores that are either above it (and win) or 0 (and lose or tie).
-    scores_JHW = np.concatenate([1 - saliency_HW[None], attention_KHW])
-    scores_JHW[1:][attention_KHW < np.float32(config.attention_floor)] = 0
-    palette_J = np.array([0, *(class_indices[k] + 1 for k in order_K)], dtype=np.uint8)
-    label_HW = palette_J[scores_JHW.argmax(0)]
+    _check_classes(class_indices, maps_KHW)
+    scores_JHW = channel_scores(maps_KHW, saliency_HW, threshold, config)
+    if refined_JHW is not None:
+        _check_refined(refined_JHW, scores_JHW)
+    label_HW = _argmax(class_indices, scores_JHW if refined_JHW is None else refined_JHW)
     if not ignore:
         return label_HW
 
-    conflict_HW = (scores_JHW > np.float32(config.conflict)).sum(0) > 1
-    uncertain_HW = saliency_HW >= np.float32(config.uncertain_saliency)
+    attention_KHW = stretched(maps_KHW)
+    # A threshold is no confidence: without saliency the background conflicts with nothing.
+    rivals_JHW = scores_JHW if saliency_HW is not None else scores_JHW[1:]
+    conflict_HW = (rivals_JHW > np.float32(config.conflict)).sum(0) > 1
+    if saliency_HW is not None:
+        uncertain_HW = unit_saliency(saliency_HW) >= np.float32(config.uncertain_saliency)
+    else:
+        uncertain_HW = (attention_KHW > np.float32(threshold - margin)).any(0)
     uncertain_HW |= (attention_KHW > np.float32(config.uncertain_attention)).any(0)
     label_HW[conflict_HW | (uncertain_HW & (label_HW == 0))] = IGNORED
     foreground = np.count_nonzero((label_HW > 0) & (label_HW != IGNORED))
@@ -68,34 +77,29 @@ def pseudo_label(
     return label_HW
 
 
-def _unit_saliency(saliency_HW: np.ndarray) -> np.ndarray:
-    """Saliency as float32 from 0 to 1."""
-    if saliency_HW.dtype == np.uint8:
-        return saliency_HW / np.float32(255)
-    saliency_HW = saliency_HW.astype(np.float32)
-    # Also false for nan.
-    if not ((saliency_HW >= 0) & (saliency_HW <= 1)).all():
-        raise ValueError("saliency leaves the range 0 to 1 (bytes, 0 to 255, must be uint8)")
-    return saliency_HW
+def _argmax(class_indices: Sequence[int], scores_JHW: np.ndarray) -> np.ndarray:
+    """Palette value of the largest score; of equal ones the lowest value."""
+    order_J = np.concatenate([[0], np.argsort(class_indices) + 1]).astype(np.intp)
+    palette_J = np.array([0, *(c + 1 for c in sorted(class_indices))], dtype=np.uint8)
+    return palette_J[scores_JHW[order_J].argmax(0)]
 
 
-def _check(class_indices: Sequence[int], maps_KHW: np.ndarray, saliency_HW: np.ndarray) -> None:
-    if maps_KHW.shape != (len(class_indices), *saliency_HW.shape) or saliency_HW.ndim != 2:
+def _check_classes(class_indices: Sequence[int], maps_KHW: np.ndarray) -> None:
+    if len(class_indices) != len(maps_KHW):
         raise ValueError(
-            f"{len(class_indices)} classes, maps of {maps_KHW.shape} and saliency of "
-            f"{saliency_HW.shape} do not belong to one image"
+            f"{len(class_indices)} classes and maps of {np.shape(maps_KHW)} do not belong to one "
+            "image"
         )
     if len(set(class_indices)) != len(class_indices) or any(
         not 0 <= c < IGNORED - 1 for c in class_indices
     ):
         raise ValueError(f"classes {list(class_indices)} should be unique and within 0 to 253")
-    if not np.isfinite(maps_KHW).all():
-        raise ValueError("attention maps hold values that are not finite")
 
 
-def _stretch(map_HW: np.ndarray) -> np.ndarray:
-    """Min-max normalisation; a constant map attends to nothing and becomes 0."""
-    lowest, highest = map_HW.min(), map_HW.max()
-    if highest <= lowest:
-        return np.zeros_like(map_HW)
-    return (map_HW - lowest) / (highest - lowest)
+def _check_refined(refined_JHW: np.ndarray, scores_JHW: np.ndarray) -> None:
+    if refined_JHW.shape != scores_JHW.shape:
+        raise ValueError(
+            f"refined scores of {refined_JHW.shape} do not fit scores of {scores_JHW.shape}"
+        )
+    if not np.isfinite(refined_JHW).all():
+        raise ValueError("refined scores hold values that are not finite")

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as arrays
 
 from dist_oaa.config.labels import RecipeConfig
 from dist_oaa.labels.recipe import pseudo_label
+from dist_oaa.labels.scores import channel_scores
 
 F = np.float32
 ALL = RecipeConfig(min_foreground=0)
@@ -166,8 +167,63 @@ def test_refusals():
         pseudo_label([0], maps * np.nan, saliency, ALL)
 
 
-@pytest.mark.parametrize("name", list(RecipeConfig.__dataclass_fields__))
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
-def test_settings_outside_their_range(name, value):
-    with pytest.raises(ValueError, match=f"labels.{name} is"):
-        RecipeConfig(**{name: value})
+def test_without_saliency_the_threshold_is_the_backgrounds_score():
+    columns = [
+        # class 4, class 1 -> label, dense label; threshold .25, margin .1
+        (0.0, 0.0, 0, 0),  # nothing attends: background
+        (0.15, 0.1, 0, 0),  # .15 does not exceed .25 - .1
+        (0.2, 0.0, 255, 0),  # near the threshold: doubtful
+        (0.25, 0.0, 255, 0),  # at the threshold is not above it
+        (0.26, 0.0, 5, 5),  # below the recipe's floor of .3, which does not count here
+        (0.5, 0.6, 2, 2),  # the stronger class wins
+        (0.95, 1.0, 255, 2),  # two confident classes
+        (1.0, 0.0, 5, 5),  # a sure object
+    ]
+    table = np.array(columns)
+    maps = np.stack([table[None, :, 0], table[None, :, 1]]).astype(F)
+    given = {"threshold": 0.25, "margin": 0.1}
+    label = pseudo_label([4, 1], maps, None, ALL, **given)
+    np.testing.assert_array_equal(label[0], table[:, 2])
+    dense = pseudo_label([4, 1], maps, None, ALL, False, **given)
+    np.testing.assert_array_equal(dense[0], table[:, 3])
+
+
+def test_a_high_threshold_is_no_confidence():
+    # Background .95 is above the conflict threshold, but it is not a channel that was measured.
+    maps = np.array([[[0, 0.5, 1]]], F)
+    label = pseudo_label([0], maps, None, ALL, threshold=0.95)
+    np.testing.assert_array_equal(label, [[0, 0, 1]])
+
+
+@settings(max_examples=50, deadline=None)
+@given(case=cases(), ignore=st.booleans())
+def test_scores_given_as_refined_change_nothing(case, ignore):
+    _, maps, saliency, config = case
+    scores = channel_scores(maps, saliency, 0.0, config)
+    got = pseudo_label(*case, ignore, refined_JHW=scores)
+    np.testing.assert_array_equal(got, pseudo_label(*case, ignore))
+
+
+def test_refined_scores_decide_and_attention_says_what_is_doubtful():
+    maps = np.array([[[0, 0.5, 1, 0, 0.1]]], F)
+    # Refinement takes the second pixel from the object and gives it the fourth.
+    refined = np.array([[[1, 1, 0, 0, 1]], [[0, 0, 1, 1, 0]]], F)
+    given = {"threshold": 0.3, "margin": 0.1, "refined_JHW": refined}
+    label = pseudo_label([0], maps, None, ALL, **given)
+    np.testing.assert_array_equal(label, [[0, 255, 1, 1, 0]])
+    dense = pseudo_label([0], maps, None, ALL, False, **given)
+    np.testing.assert_array_equal(dense, [[0, 0, 1, 1, 0]])
+
+
+def test_classes_in_any_order_with_refined_scores():
+    maps = np.array([[[0, 1, 0]], [[0, 0, 1]]], F)
+    refined = np.array([[[1, 0, 0]], [[0, 1, 0.5]], [[0, 0, 0.5]]], F)
+    label = pseudo_label([6, 2], maps, None, ALL, threshold=0.5, refined_JHW=refined)
+    # The last pixel is a tie: the lowest class index.
+    np.testing.assert_array_equal(label, [[0, 7, 3]])
+    with pytest.raises(ValueError, match="refined scores"):
+        pseudo_label([6, 2], maps, None, ALL, refined_JHW=refined[:2])
+    with pytest.raises(ValueError, match="refined scores"):
+        pseudo_label([6, 2], maps, None, ALL, refined_JHW=refined * np.nan)
+    with pytest.raises(ValueError, match="threshold is 2"):
+        pseudo_label([6, 2], maps, None, ALL, threshold=2)
