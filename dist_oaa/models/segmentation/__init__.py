@@ -1,0 +1,1 @@
+"""Segmentation networks, their losses, and how a trained one scores images of any size."""
