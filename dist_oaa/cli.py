@@ -16,20 +16,41 @@ from dist_oaa.config.load import choose_command, print_error
 # command -> (module with `main(prog, argv) -> exit code`, one sentence). Imported when called:
 # `oaa --help` answers without loading torch.
 COMMANDS = {
+    "pipeline": ("dist_oaa.stages.pipeline", "run several stages, each on what came before"),
     "classify": (
         "dist_oaa.stages.classify",
-        "train a classifier and accumulate its attention (distributed)",
+        "train a classifier and accumulate its attention *",
     ),
     "attend": (
         "dist_oaa.stages.attend",
-        "write and measure the attention maps of a trained classifier (distributed)",
+        "write and measure the attention maps of a trained classifier *",
     ),
     "integral": (
         "dist_oaa.stages.integral",
-        "train the integral attention model on the maps of an earlier run (distributed)",
+        "train the integral attention model on the maps of a run *",
     ),
-    "data": ("dist_oaa.stages.data", "check, generate or download a data set"),
+    "saliency": ("dist_oaa.stages.saliency", "write a saliency map for each image"),
+    "affinity": (
+        "dist_oaa.stages.affinity",
+        "learn which pixels belong together, for the random walk *",
+    ),
+    "pseudo-label": (
+        "dist_oaa.stages.pseudo_label",
+        "turn attention maps into pixel labels, and measure them",
+    ),
+    "segment": (
+        "dist_oaa.stages.segment",
+        "train a segmentation network on pixel labels *",
+    ),
+    "evaluate": (
+        "dist_oaa.stages.evaluate",
+        "measure a segmentation network, or a folder of label images *",
+    ),
+    "predict": ("dist_oaa.stages.predict", "segment photographs with a trained network"),
+    "export": ("dist_oaa.stages.export", "write a trained network as ONNX or torch.export file"),
+    "report": ("dist_oaa.stages.report", "show a run, or a pipeline, on one page"),
     "reproduce": ("dist_oaa.stages.reproduce", "make a table of the papers out of such runs"),
+    "data": ("dist_oaa.stages.data", "check, generate or download a data set"),
     "store": ("dist_oaa.stages.store", "inspect, verify, export, import or compare stores"),
 }
 
@@ -39,8 +60,8 @@ DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
 def usage() -> str:
     """The overview that `oaa` and `oaa --help` print."""
     lines = ["usage: oaa COMMAND ...   (oaa COMMAND --help lists its settings)", ""]
-    lines += [f"  {name:<10} {sentence}" for name, (_, sentence) in COMMANDS.items()]
-    lines += ["", "On several processes: torchrun --nproc-per-node N -m dist_oaa COMMAND ..."]
+    lines += [f"  {name:<13} {sentence}" for name, (_, sentence) in COMMANDS.items()]
+    lines += ["", "* on several processes: torchrun --nproc-per-node N -m dist_oaa COMMAND ..."]
     return "\n".join(lines)
 
 

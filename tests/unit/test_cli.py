@@ -40,7 +40,7 @@ def test_version(capsys, flag):
 
 
 @pytest.mark.parametrize(
-    ("word", "hint"), [("clasify", "did you mean classify?"), ("zzqqy", "expected classify")]
+    ("word", "hint"), [("clasify", "did you mean classify?"), ("zzqqy", "expected pipeline")]
 )
 def test_an_unknown_command(capsys, word, hint):
     code, out, err = run(capsys, word)

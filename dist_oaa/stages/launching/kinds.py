@@ -32,4 +32,11 @@ KINDS = {
         "dist_oaa.config.attend:AttendConfig", "checkpoint", "attention", inherits_data=True
     ),
     "integral": Kind("dist_oaa.config.integral:IntegralConfig", "maps", "integral"),
+    "saliency": Kind("dist_oaa.config.saliency:SaliencyConfig", alone=True),
+    "pseudo-label": Kind(
+        "dist_oaa.config.pseudo_label:PseudoLabelConfig", "maps", "labels", alone=True
+    ),
+    "affinity": Kind("dist_oaa.config.affinity:AffinityConfig", "labels"),
+    "segment": Kind("dist_oaa.config.segment:SegmentConfig", "labels", "segmentation"),
+    "evaluate": Kind("dist_oaa.config.evaluate:EvaluationConfig", "checkpoint", "segmentation"),
 }

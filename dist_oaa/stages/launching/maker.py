@@ -43,7 +43,7 @@ def only_one(out: Path, command_name: str) -> Iterator[None]:
         UserError: when another process makes runs there, or the folder cannot be written.
     """
     try:
-        (out / "runs").mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         file = open(out / ".lock", "w", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"run_dir {out} cannot be written: {error.strerror}") from error

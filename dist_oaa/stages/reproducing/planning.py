@@ -129,7 +129,7 @@ class Planner:
             given = {"seed": seed} | given
         if not kind.inherits_data:
             given = {"data.root": str(self.request.root)} | given
-        if self.request.saliency_dir:
+        if self.request.saliency_dir and "evaluate.saliency_dir" in keys:
             given |= {"evaluate.saliency_dir": self.request.saliency_dir}
         sources = {}
         if source is not None:

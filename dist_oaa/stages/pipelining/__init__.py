@@ -1,0 +1,1 @@
+"""A pipeline as a configuration: reading, planning and summing it up."""
