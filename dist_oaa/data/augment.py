@@ -79,7 +79,7 @@ def prepare(
     geometry_23 = IDENTITY_23
     if rng is None:
         return image_HW3, geometry_23.astype(np.float32)
-    flip, jitter = _choices(augment, rng)
+    flip, jitter = draw_choices(augment, rng)
     if augment.crop:
         image_HW3, cut_23 = _random_crop(image_HW3, augment.crop, multiple, rng)
         geometry_23 = then(geometry_23, cut_23)
@@ -87,11 +87,12 @@ def prepare(
         image_HW3 = image_HW3[:, ::-1]
         geometry_23 = then(geometry_23, HORIZONTAL_FLIP_23)
     if jitter:
-        image_HW3 = _jitter(image_HW3, augment.jitter, rng)
+        image_HW3 = colour_jitter(image_HW3, augment.jitter, rng)
     return np.ascontiguousarray(image_HW3), geometry_23.astype(np.float32)
 
 
-def _choices(augment: AugmentConfig, rng: np.random.Generator) -> tuple[bool, bool]:
+def draw_choices(augment: AugmentConfig, rng: np.random.Generator) -> tuple[bool, bool]:
+    """Whether to flip an image, and whether to change its colours."""
     if augment.exclusive:
         chosen_flip = bool(rng.random() < 0.5)
         return chosen_flip and augment.flip > 0, not chosen_flip and augment.jitter_probability > 0
@@ -110,7 +111,10 @@ def _random_crop(
     return image_HW3[top : top + rows, left : left + columns], cut_23
 
 
-def _jitter(image_HW3: np.ndarray, strengths: list[float], rng: np.random.Generator) -> np.ndarray:
+def colour_jitter(
+    image_HW3: np.ndarray, strengths: list[float], rng: np.random.Generator
+) -> np.ndarray:
+    """Changes brightness, contrast, saturation and hue at random, as `data.augment.jitter` says."""
     # The order of the four changes is drawn too, as torchvision's ColorJitter does.
     image = torch.from_numpy(np.ascontiguousarray(image_HW3)).permute(2, 0, 1)
     brightness, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * np.array(strengths[:3])

@@ -7,18 +7,21 @@ classes are those of classes.txt. Nothing of the trunk's pretrained weights is l
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import yaml
+from typing import Any, Literal
 
 from dist_oaa.config.data import DataConfig
-from dist_oaa.config.errors import UserError
 from dist_oaa.config.model import ModelConfig
 from dist_oaa.models.classifier import OnlineCAMClassifier, build_classifier
-from dist_oaa.runtime.checkpoint import LATEST, load_checkpoint
-from dist_oaa.runtime.rundir import CLASSES, CONFIG
+from dist_oaa.stages.run_settings import (
+    build_settings,
+    load_weights,
+    published_checkpoint,
+    read_classes,
+    read_settings,
+    require,
+)
 
-Settings = TypeVar("Settings")
+COMMANDS = "oaa classify or oaa integral"
 
 
 @dataclass(frozen=True)
@@ -45,25 +48,13 @@ def load_classifier(run_dir: Path) -> Trained:
     Raises:
         UserError: when the folder is no such run, has no complete checkpoint, or is damaged.
     """
-    tree = _read_settings(run_dir)
-    config, data = _build(ModelConfig, tree, "model", run_dir), trained_data(run_dir)
-    class_names = _read_classes(run_dir)
-    if not (run_dir / "checkpoints" / LATEST).exists():
-        raise UserError(
-            f"{run_dir} holds no complete checkpoint, expected the folder of a run that has "
-            "written one"
-        )
-    checkpoint = load_checkpoint(run_dir / "checkpoints")
+    tree = _read(run_dir)
+    config = build_settings(ModelConfig, tree, "model", run_dir)
+    data = build_settings(DataConfig, tree, "data", run_dir)
+    class_names = read_classes(run_dir)
+    checkpoint = published_checkpoint(run_dir)
     model, _ = build_classifier(dataclasses.replace(config, weights="none"), len(class_names), 0)
-    try:
-        model.load_state_dict(checkpoint.model)
-        step = int(checkpoint.state["step"])
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"the checkpoint of {run_dir} does not fit the network of {run_dir / CONFIG} with the "
-            f"{len(class_names)} classes of {CLASSES} ({reason})"
-        ) from error
+    step = load_weights(model, checkpoint, run_dir, class_names)
     activation = "sigmoid" if "integral" in tree else "cam"
     return Trained(model.eval(), config, data, class_names, step, activation)
 
@@ -74,56 +65,10 @@ def trained_data(run_dir: Path) -> DataConfig:
     Raises:
         UserError: when the folder is no such run.
     """
-    return _build(DataConfig, _read_settings(run_dir), "data", run_dir)
+    return build_settings(DataConfig, _read(run_dir), "data", run_dir)
 
 
-def _read_settings(run_dir: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{run_dir} is no run directory: it has no {CONFIG}, expected the folder of a run of "
-            "oaa classify or oaa integral"
-        ) from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{run_dir / CONFIG} cannot be read: {_one_line(error)}") from error
-    if not isinstance(tree, dict) or not {"model", "data"} <= tree.keys():
-        raise UserError(
-            f"{run_dir / CONFIG} describes no classifier: it lacks model or data, expected the "
-            "settings of oaa classify or oaa integral"
-        )
+def _read(run_dir: Path) -> dict[str, Any]:
+    tree = read_settings(run_dir, COMMANDS)
+    require(tree, ("model", "data"), run_dir, "classifier", COMMANDS)
     return tree
-
-
-def _build(kind: type[Settings], tree: dict[str, Any], key: str, run_dir: Path) -> Settings:
-    try:
-        return _from_tree(kind, tree[key])
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{key} in {run_dir / CONFIG} cannot be understood: {_one_line(error)}"
-        ) from error
-
-
-def _from_tree(kind: type[Settings], tree: dict[str, Any]) -> Settings:
-    """A settings dataclass from the mapping that `dump_config` made of it."""
-    nested = {f.name: f.type for f in dataclasses.fields(kind) if dataclasses.is_dataclass(f.type)}
-    values = {k: _from_tree(nested[k], v) if k in nested else v for k, v in tree.items()}
-    return kind(**values)
-
-
-def _read_classes(run_dir: Path) -> tuple[str, ...]:
-    try:
-        lines = (run_dir / CLASSES).read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{run_dir / CLASSES} cannot be read, expected the run's class names, one a line: "
-            f"{_one_line(error)}"
-        ) from error
-    names = [line for line in lines if line]
-    if not names:
-        raise UserError(f"{run_dir / CLASSES} is empty, expected the run's class names")
-    return tuple(names)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]

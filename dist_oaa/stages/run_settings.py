@@ -1,0 +1,155 @@
+"""What a run directory says of its network: settings, class names, the published checkpoint.
+
+Shared by the loaders of trained networks; every fault is one sentence that names the file.
+"""
+
+import dataclasses
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+
+from dist_oaa.config.errors import UserError
+from dist_oaa.runtime.checkpoint import LATEST, Checkpoint, load_checkpoint
+from dist_oaa.runtime.rundir import CLASSES, CONFIG
+
+Settings = TypeVar("Settings")
+SUPERVISION = "supervision.json"
+"""What a training on label images leaves about them, for those who use its network."""
+
+
+def read_settings(run_dir: Path, commands: str) -> dict[str, Any]:
+    """The mapping in config.yaml.
+
+    Args:
+        commands: whose run is expected, for the sentence, such as "oaa segment".
+
+    Raises:
+        UserError: when there is none, or it is no mapping.
+    """
+    try:
+        tree = yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{run_dir} is no run directory: it has no {CONFIG}, expected the folder of a run of "
+            f"{commands}"
+        ) from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{run_dir / CONFIG} cannot be read: {one_line(error)}") from error
+    return tree if isinstance(tree, dict) else {}
+
+
+def require(
+    tree: dict[str, Any], keys: Collection[str], run_dir: Path, network: str, commands: str
+) -> None:
+    """Refuses settings that lack a group.
+
+    Args:
+        network: what they should describe, such as "classifier".
+
+    Raises:
+        UserError: likewise.
+    """
+    if not set(keys) <= tree.keys():
+        raise UserError(
+            f"{run_dir / CONFIG} describes no {network}: it lacks {' or '.join(keys)}, expected "
+            f"the settings of {commands}"
+        )
+
+
+def build_settings(kind: type[Settings], tree: dict[str, Any], key: str, run_dir: Path) -> Settings:
+    """One group of the settings as its dataclass.
+
+    Raises:
+        UserError: when a key is unknown or a value is refused.
+    """
+    try:
+        return _from_tree(kind, tree[key])
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{key} in {run_dir / CONFIG} cannot be understood: {one_line(error)}"
+        ) from error
+
+
+def _from_tree(kind: type[Settings], tree: dict[str, Any]) -> Settings:
+    """A settings dataclass from the mapping that `dump_config` made of it."""
+    nested = {f.name: f.type for f in dataclasses.fields(kind) if dataclasses.is_dataclass(f.type)}
+    values = {k: _from_tree(nested[k], v) if k in nested else v for k, v in tree.items()}
+    return kind(**values)
+
+
+def read_classes(run_dir: Path) -> tuple[str, ...]:
+    """The class names in the order of their indices.
+
+    Raises:
+        UserError: when there are none.
+    """
+    try:
+        lines = (run_dir / CLASSES).read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{run_dir / CLASSES} cannot be read, expected the run's class names, one a line: "
+            f"{one_line(error)}"
+        ) from error
+    names = [line for line in lines if line]
+    if not names:
+        raise UserError(f"{run_dir / CLASSES} is empty, expected the run's class names")
+    return tuple(names)
+
+
+def published_checkpoint(run_dir: Path) -> Checkpoint:
+    """The newest complete checkpoint.
+
+    Raises:
+        UserError: when there is none, or it is damaged.
+    """
+    if not (run_dir / "checkpoints" / LATEST).exists():
+        raise UserError(
+            f"{run_dir} holds no complete checkpoint, expected the folder of a run that has "
+            "written one"
+        )
+    return load_checkpoint(run_dir / "checkpoints")
+
+
+def read_supervision(run_dir: Path) -> tuple[str, ...]:
+    """The audit lines of a run's network; none where the run left none."""
+    try:
+        record = json.loads((run_dir / SUPERVISION).read_text(encoding="utf-8"))
+        return tuple(str(line) for line in record["supervision"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def load_weights(
+    network: torch.nn.Module, checkpoint: Checkpoint, run_dir: Path, class_names: Collection[str]
+) -> int:
+    """Puts the checkpoint's weights into a network; returns the checkpoint's optimiser steps.
+
+    Raises:
+        UserError: when they are of another network or other classes.
+    """
+    try:
+        network.load_state_dict(checkpoint.model)
+        return int(checkpoint.state["step"])
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the checkpoint of {run_dir} does not fit the network of {run_dir / CONFIG} with the "
+            f"{len(class_names)} classes of {CLASSES} ({reason})"
+        ) from error
+
+
+def difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
+    """The first difference between two lists of class names, in words."""
+    if len(there) != len(here):
+        return f"{len(there)} classes there, {len(here)} here"
+    index = next(i for i, names in enumerate(zip(there, here, strict=True)) if names[0] != names[1])
+    return f"class {index} is {there[index]!r} there, {here[index]!r} here"
+
+
+def one_line(error: Exception) -> str:
+    """The reason of an exception, without line breaks."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
