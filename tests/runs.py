@@ -1,8 +1,10 @@
 """Small classify runs for tests, and what they leave behind."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from dist_oaa.runtime.checkpoint import load_checkpoint
 from dist_oaa.store.facade import StoreReader
@@ -51,6 +53,49 @@ def integral_settings(data: Path, maps: Path, run_dir: Path, **changes: object) 
     ]
     kept = [text for pair in pairs for text in pair]
     return ["integral", "--maps", str(maps), "--integral.shards", "6", *kept]
+
+
+def segment_settings(data: Path, labels: Path, run_dir: Path, **changes: object) -> list[str]:
+    """`segment` with the same small trunk, measured on the list val."""
+    values = {
+        "labels": labels,
+        "run_dir": run_dir,
+        "data.root": data,
+        "data.workers": 0,
+        "data.augment.crop": 64,
+        "network.backbone": "test_efficientnet",
+        "network.weights": "none",
+        "network.output_stride": 16,
+        "network.head_channels": 16,
+        "network.dropout": 0.0,
+        "optim.batch_size": 6,
+        "optim.epochs": 2,
+        "optim.optimizer": "adamw",
+        "optim.lr": 0.003,
+        "segment.shards": 6,
+        "evaluate.images": 3,
+        "evaluate.gallery": 2,
+        "runtime.device": "cpu",
+        "runtime.timeout_s": 60,
+        "runtime.log_every": 1,
+    } | {key.replace("__", "."): value for key, value in changes.items()}
+    return ["segment", *(str(x) for k, v in values.items() for x in (f"--{k}", v))]
+
+
+def labels_from_masks(data: Path, run_dir: Path) -> Path:
+    """A folder as `oaa pseudo-label` leaves it, whose labels are the masks of the data set.
+
+    Its first image is ignored whole, as one without attention is.
+    """
+    (run_dir / "labels").mkdir(parents=True)
+    for number, path in enumerate(sorted((data / "SegmentationClass").glob("*.png"))):
+        with Image.open(path) as mask:
+            label_HW = np.full_like(mask, 255) if number == 0 else np.asarray(mask)
+        Image.fromarray(label_HW).save(run_dir / "labels" / path.name)
+    (run_dir / "classes.txt").write_bytes((data / "classes.txt").read_bytes())
+    lines = ["supervision: image-level labels from labels.csv; CRF none", "saliency none"]
+    (run_dir / "labels.json").write_text(json.dumps({"supervision": lines, "skipped": {}}))
+    return run_dir
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

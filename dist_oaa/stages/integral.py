@@ -31,6 +31,7 @@ from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.integrating.epoch_end import IntegralEnd
 from dist_oaa.stages.integrating.report import CHARTS, Origin, announce, conclude
 from dist_oaa.stages.integrating.stage import IntegralStage
+from dist_oaa.stages.run_settings import difference
 from dist_oaa.stages.trained import load_classifier
 from dist_oaa.stages.training import in_name_order, make_trainable, restore
 from dist_oaa.store.maps import MapSource, open_maps
@@ -131,14 +132,6 @@ def open_targets(config: IntegralConfig, image_set: ImageSet) -> MapSource:
     if not source.pairs:
         raise UserError(f"{source.folder} has no map of any image, expected some to learn from")
     return source
-
-
-def difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
-    """The first difference between two lists of class names, in words."""
-    if len(there) != len(here):
-        return f"{len(there)} classes there, {len(here)} here"
-    index = next(i for i, names in enumerate(zip(there, here, strict=True)) if names[0] != names[1])
-    return f"class {index} is {there[index]!r} there, {here[index]!r} here"
 
 
 def check_shards(config: IntegralConfig, world: World) -> None:
