@@ -80,7 +80,7 @@ def prepare(config: SegmentConfig, world: World) -> Prepared:
     network, weights = world.agree(lambda: build_network(config, image_set))
     trainable = world.agree(lambda: make_trainable(network, config.optim, world))
     plan = Plan.of(config.optim, len(training.samples))
-    validation = Validation(config, world, measured, plan, network)
+    validation = Validation(config, world, measured, image_set, plan, network)
     shards = config.segment.shards
     ids = [sample.id for sample in training.samples]
     order = EpochOrder(assign_shards(ids, shards), shards, config.seed)

@@ -15,6 +15,7 @@ from dist_oaa.config.segment import SegmentConfig
 from dist_oaa.data.images import BadImageError, read_image
 from dist_oaa.data.label_images import read_label
 from dist_oaa.data.loader import check_bad_images
+from dist_oaa.data.palette import write_label
 from dist_oaa.data.sample import ImageSet, Sample
 from dist_oaa.evaluation.pictures import grid, mask_colours, save_png
 from dist_oaa.evaluation.segmentation import Confusion, SegmentationResult
@@ -36,6 +37,8 @@ class Validation:
 
     Args:
         image_set: the validation images in the order of names, or None to measure nothing.
+        trained_on: the training images in the order of names; a few of them, the same that the
+            stages before have drawn, are predicted after the last epoch.
 
     Attributes:
         tracker: given before the first call, on the first rank alone.
@@ -47,10 +50,12 @@ class Validation:
         config: SegmentConfig,
         world: World,
         image_set: ImageSet | None,
+        trained_on: ImageSet,
         plan: Plan,
         network: SegmentationNetwork,
     ) -> None:
         self.config, self.world, self.image_set, self.plan = config, world, image_set, plan
+        self._trained_on = trained_on
         self._scorer = Scorer(
             network,
             world.device,
@@ -70,6 +75,8 @@ class Validation:
         settings, image_set = self.config.evaluate, self.image_set
         last = at.epoch + 1 >= self.plan.epochs
         due = settings.every_epochs and (at.epoch + 1) % settings.every_epochs == 0
+        if last:
+            self.world.only_first(self._predict_trained)
         if image_set is None or not (last or due):
             return {}
         drawn = gallery_images(image_set, settings.gallery)
@@ -77,6 +84,23 @@ class Validation:
         if any(sample.mask for sample in image_set.samples):
             chosen = np.union1d(measured_images(image_set, 0 if last else settings.images), drawn)
         return self._measure([image_set.samples[i] for i in chosen], set(drawn.tolist()), at)
+
+    def _predict_trained(self) -> None:
+        """Predictions of a few training images, as RUN/pictures/predictions/ID.png."""
+        folder = Path(self.config.run_dir) / "pictures" / "predictions"
+        data, samples = self.config.data, self._trained_on.samples
+        for index in gallery_images(self._trained_on, self.config.evaluate.gallery):
+            try:
+                image_HW3 = read_image(samples[index].path, data.pixel_limit)
+            except BadImageError as error:
+                check_bad_images([str(error)], data.on_bad_image)
+                continue
+            with named_disk_errors(str(folder)):
+                write_label(folder / f"{samples[index].id}.png", self._label(image_HW3))
+
+    def _label(self, image_HW3: np.ndarray) -> np.ndarray:
+        probabilities_LHW = self._scorer.probabilities(image_HW3)
+        return probabilities_LHW.argmax(dim=0).to("cpu").numpy().astype(np.uint8)
 
     def _measure(self, samples: list[Sample], drawn: set[int], at: Position) -> dict[str, float]:
         confusion = Confusion(len(self.image_set.class_names))
@@ -108,8 +132,7 @@ class Validation:
                 check_bad_images([str(error)], data.on_bad_image)
                 bad.append(str(error))
                 continue
-            probabilities_LHW = self._scorer.probabilities(image_HW3)
-            label_HW = probabilities_LHW.argmax(dim=0).to("cpu").numpy().astype(np.uint8)
+            label_HW = self._label(image_HW3)
             shown = [image_HW3, mask_colours(label_HW)]
             if sample.mask is not None:
                 truth_HW = read_label(sample.mask, label_HW.shape, confusion.num_classes)

@@ -13,6 +13,7 @@ from rich.console import Console
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.segment import SegmentConfig, ValidationConfig
 from dist_oaa.config.segmentation import SegmentationConfig
+from dist_oaa.data.images import read_mask
 from dist_oaa.data.sample import ImageSet, Sample
 from dist_oaa.evaluation.segmentation import SegmentationResult
 from dist_oaa.models.segmentation.build import build_segmenter
@@ -20,6 +21,7 @@ from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Plan, Position
 from dist_oaa.stages.segmenting.epoch_end import Validation
 from dist_oaa.stages.segmenting.report import iou_table
+from dist_oaa.stages.tally import gallery_images
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
 PLAN = Plan(steps_per_epoch=1, total_steps=3, micro_batches=1)
@@ -55,11 +57,15 @@ def image_set(tmp_path) -> ImageSet:
     return ImageSet(tmp_path, NAMES, tuple(samples), "labels.csv")
 
 
-def validation(network, image_set, tmp_path, **settings) -> Validation:
+NO_IMAGES = ImageSet(Path(), NAMES, (), "labels.csv")
+
+
+def validation(network, image_set, tmp_path, trained_on=None, **settings) -> Validation:
     config = SegmentConfig(
         run_dir=str(tmp_path / "run"), evaluate=ValidationConfig(**{"gallery": 0} | settings)
     )
-    return Validation(config, WORLD, image_set, PLAN, network)
+    trained_on = trained_on or dataclasses.replace(NO_IMAGES, root=tmp_path)
+    return Validation(config, WORLD, image_set, trained_on, PLAN, network)
 
 
 def test_figures_by_hand(network, image_set, tmp_path):
@@ -105,6 +111,21 @@ def test_images_without_masks_are_drawn_and_not_counted(network, image_set, tmp_
     assert measure(Position(epoch=2, step=7)) == {}
     assert [(tag, step) for tag, _, step in pictures] == [("predictions", 7)]
     assert (tmp_path / "run" / "pictures" / "predictions.png").exists()
+
+
+def test_a_few_training_images_are_predicted_in_the_end(network, image_set, tmp_path):
+    measure = validation(network, None, tmp_path, trained_on=image_set, gallery=2)
+    folder = tmp_path / "run" / "pictures" / "predictions"
+    assert measure(Position(epoch=1)) == {}
+    assert not folder.exists()
+    measure(Position(epoch=2))
+    paths = sorted(folder.glob("*.png"))
+    # The images that classify draws: of those with masks, the first by the hash of their names.
+    assert [int(path.stem) for path in paths] == gallery_images(image_set, 2).tolist()
+    for path in paths:
+        label_HW = read_mask(path)
+        assert label_HW.shape == (20, 30 + int(path.stem))
+        assert (label_HW == 1).all()  # the network says "dark" of everything
 
 
 def test_bad_images_follow_the_policy(network, image_set, tmp_path):
