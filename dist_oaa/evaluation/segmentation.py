@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dist_oaa.evaluation.counts import (
+    IGNORED,
     Accumulator,
     check_same_size,
     mean_where_defined,
@@ -25,6 +26,13 @@ class SegmentationResult:
     """IoU by palette value (0 background, class index + 1), without the absent ones."""
     ignored: float
     """Share of the pixels with a known truth whose prediction is 255; nan where there are none."""
+    recall: dict[int, float]
+    """By palette value: share of its pixels that are found (the class's accuracy), of those that
+    occur in the truth."""
+    pixel_accuracy: float
+    """Share of all pixels that are right."""
+    mean_accuracy: float
+    """Mean of `recall`."""
 
 
 class Confusion(Accumulator):
@@ -54,23 +62,35 @@ class Confusion(Accumulator):
             ValueError: an unknown palette value or sizes that differ.
         """
         check_same_size(prediction_HW, truth_HW)
-        self.check_palette(prediction_HW, "prediction")
-        self.check_palette(truth_HW, "truth")
-        columns = self.num_classes + 2
-        # 255 becomes C + 1, in a type wide enough for the sum below.
-        prediction_HW = np.minimum(prediction_HW, columns - 1).astype(np.intp)
-        truth_HW = np.minimum(truth_HW, columns - 1).astype(np.intp)
-        flat = np.bincount((truth_HW * columns + prediction_HW).ravel(), minlength=columns**2)
+        prediction_HW = self._as_bytes(prediction_HW, "prediction")
+        truth_HW = self._as_bytes(truth_HW, "truth")
+        # Both bytes in one number: one pass over the pixels counts everything, strays included.
+        pair_HW = truth_HW.astype(np.uint16) << 8 | prediction_HW
+        joint = np.bincount(pair_HW.ravel(), minlength=256**2).reshape(256, 256)
+        labels = self.num_classes + 1
+        if joint[labels:IGNORED].any() or joint[:, labels:IGNORED].any():
+            self.check_palette(prediction_HW, "prediction")
+            self.check_palette(truth_HW, "truth")
         # The last row is the ignored truth, whatever was predicted there.
-        self.counts += flat.reshape(columns, columns)[:-1]
+        self.counts[:, :labels] += joint[:labels, :labels]
+        self.counts[:, labels] += joint[:labels, IGNORED]
+
+    def _as_bytes(self, label_HW: np.ndarray, name: str) -> np.ndarray:
+        if label_HW.ndim != 2 or label_HW.dtype != np.uint8:
+            self.check_palette(label_HW, name)
+        return label_HW.astype(np.uint8, copy=False)
 
     def result(self) -> SegmentationResult:
         """mIoU of everything counted so far; nan, without a warning, where nothing was."""
         confusion = self.counts[:, :-1]
-        hits = confusion.diagonal()
-        iou = ratio(hits, confusion.sum(0) + confusion.sum(1) - hits)
+        hits, occurs = confusion.diagonal(), confusion.sum(1)
+        iou = ratio(hits, confusion.sum(0) + occurs - hits)
+        recall = ratio(hits, occurs)
         return SegmentationResult(
             miou=float(mean_where_defined(iou)),
             per_class={int(k): float(iou[k]) for k in np.flatnonzero(~np.isnan(iou))},
             ignored=float(ratio(self.counts[:, -1].sum(), self.counts.sum())),
+            recall={int(k): float(recall[k]) for k in np.flatnonzero(occurs)},
+            pixel_accuracy=float(ratio(hits.sum(), confusion.sum())),
+            mean_accuracy=float(mean_where_defined(recall)),
         )

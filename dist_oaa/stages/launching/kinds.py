@@ -38,5 +38,10 @@ KINDS = {
     ),
     "affinity": Kind("dist_oaa.config.affinity:AffinityConfig", "labels"),
     "segment": Kind("dist_oaa.config.segment:SegmentConfig", "labels", "segmentation"),
-    "evaluate": Kind("dist_oaa.config.evaluate:EvaluationConfig", "checkpoint", "segmentation"),
+    "evaluate": Kind(
+        "dist_oaa.config.evaluate:EvaluationConfig",
+        "checkpoint",
+        "segmentation",
+        inherits_data=True,
+    ),
 }

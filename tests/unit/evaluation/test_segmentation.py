@@ -1,12 +1,15 @@
 """Confusion counts and mIoU, by hand and against torchmetrics."""
 
+import csv
 import math
 
 import numpy as np
 import pytest
 import torch
-from torchmetrics.classification import MulticlassJaccardIndex
+from PIL import Image
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
+from dist_oaa.data.classes import VOC_CLASSES
 from dist_oaa.evaluation.segmentation import Confusion
 
 CLASSES = 4
@@ -113,3 +116,54 @@ def test_refusals():
     with pytest.raises(ValueError, match="integer"):
         confusion.update(good, good.astype(np.float32))
     assert not confusion.counts.any()
+
+
+def test_accuracies_by_hand():
+    confusion = Confusion(3)
+    truth = np.array([[0, 0, 0, 0], [1, 1, 255, 2]], np.uint8)
+    prediction = np.array([[0, 0, 1, 255], [1, 0, 2, 255]], np.uint8)
+    confusion.update(prediction, truth)
+    result = confusion.result()
+    # Ignored predictions count nowhere, so class 2 has no pixel left; class 3 occurs nowhere.
+    assert result.recall == {0: 2 / 3, 1: 1 / 2}
+    assert result.mean_accuracy == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert result.pixel_accuracy == 3 / 5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_accuracies_equal_torchmetrics(seed):
+    pairs = list(random_images(seed, values=(0, 1, 2, 3)))  # class 4 is absent
+    known = [(torch.from_numpy(p).int(), torch.from_numpy(t).int()) for p, t in pairs]
+    pixel = MulticlassAccuracy(CLASSES + 1, average="micro")
+    classes = MulticlassAccuracy(CLASSES + 1, average="none")
+    for prediction, truth in known:
+        pixel.update(prediction.ravel(), truth.ravel())
+        classes.update(prediction.ravel(), truth.ravel())
+    result = measure(pairs).result()
+    assert result.pixel_accuracy == pytest.approx(float(pixel.compute()))
+    expected = classes.compute().numpy()
+    assert result.recall == pytest.approx({k: expected[k] for k in range(4)})
+    assert result.mean_accuracy == pytest.approx(expected[:4].mean())
+
+
+def test_real_predictions_equal_torchmetrics(data_root):
+    root = data_root("voc2012-dev")
+    classes = {name: k + 1 for k, name in enumerate(VOC_CLASSES)}
+    confusion = Confusion(20)
+    jaccard = MulticlassJaccardIndex(21, average="none", ignore_index=255)
+    with open(root / "labels.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    masks = root / "SegmentationClass"
+    rows = [row for row in rows if (masks / f"{row['image_id']}.png").is_file()][:12]
+    assert len(rows) == 12
+    for row in rows:
+        # The salient pixels as the image's first class: a prediction with real outlines.
+        saliency = np.asarray(Image.open(root / "saliency-u2netp" / f"{row['image_id']}.png"))
+        prediction = np.where(saliency > 127, classes[row["classes"].split()[0]], 0)
+        truth = np.asarray(Image.open(masks / f"{row['image_id']}.png"))
+        confusion.update(prediction.astype(np.uint8), truth)
+        jaccard.update(torch.from_numpy(prediction), torch.from_numpy(truth.astype(np.int64)))
+    result, expected = confusion.result(), jaccard.compute().numpy()
+    assert 0.2 < result.miou < 1
+    assert len(result.per_class) > 5
+    assert result.per_class == pytest.approx({k: expected[k] for k in result.per_class}, abs=1e-6)

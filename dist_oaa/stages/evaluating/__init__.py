@@ -1,0 +1,1 @@
+"""Segmentations of a data set: made, refined, written and measured over processes and ranks."""
