@@ -39,7 +39,13 @@ def main(prog: str, argv: list[str]) -> int:
         raise UserError("oaa pipeline starts torchrun itself: start it alone, with --workers N")
     runs = plan_pipeline(config, file, overrides)
     title = config.title or file.stem
-    return run_pipeline(config, title, runs, Progress(), launch)
+    progress = Progress(describe=stage_name)
+    return run_pipeline(config, title, runs, progress, launch)
+
+
+def stage_name(run: PlannedRun) -> str:
+    """What a stage is called: its name, and what it runs where that is another."""
+    return run.name if run.name == run.stage else f"{run.name} ({run.stage})"
 
 
 def config_file(argv: list[str]) -> Path | None:

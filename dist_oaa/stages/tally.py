@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.labels import RecipeConfig
 from dist_oaa.config.run import EvaluateConfig
-from dist_oaa.data.images import BadImageError, read_mask
+from dist_oaa.data.images import read_mask
 from dist_oaa.data.sample import ImageSet, Sample
 from dist_oaa.evaluation.attention import AttentionQuality
 from dist_oaa.evaluation.maps import own_maximum, resize_map
 from dist_oaa.evaluation.seeds import SeedSweep
 from dist_oaa.evaluation.segmentation import Confusion
 from dist_oaa.labels.recipe import pseudo_label
+from dist_oaa.labels.saliency import read_saliency
 from dist_oaa.runtime.distributed import World
 
 
@@ -211,20 +211,7 @@ class MapTally:
     def _saliency(self, sample: Sample, shape: tuple[int, int]) -> np.ndarray | None:
         if self.saliency_dir is None:
             return None
-        path = self.saliency_dir / f"{sample.id}.png"
-        try:
-            with Image.open(path) as picture:
-                saliency_HW = np.asarray(picture.convert("L"))
-        except FileNotFoundError as error:
-            raise UserError(f"saliency map {path} is missing, expected a grey PNG") from error
-        except (OSError, SyntaxError) as error:
-            raise BadImageError(f"saliency map {path} cannot be read: {error}") from error
-        if saliency_HW.shape != shape:
-            raise UserError(
-                f"saliency map {path} has {saliency_HW.shape} pixels (height, width), expected "
-                f"those of its image, {shape}"
-            )
-        return saliency_HW
+        return read_saliency(self.saliency_dir, sample.id, shape)
 
 
 def unit(map_SS: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What a person at the terminal sees while runs are made: one moving line, or lines when piped."""
 
 import sys
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.live import Live
@@ -12,11 +13,23 @@ from dist_oaa.stages.launching.records import Record
 PIPED_EVERY_S = 60.0
 
 
-class Progress:
-    """Reports on the runs of one command."""
+def with_seed(run: PlannedRun) -> str:
+    """A run of a table: several differ in their seeds alone."""
+    return f"{run.stage} {run.name}, seed {run.seed}"
 
-    def __init__(self, console: Console | None = None) -> None:
+
+class Progress:
+    """Reports on the runs of one command.
+
+    Args:
+        describe: what a run is called.
+    """
+
+    def __init__(
+        self, console: Console | None = None, describe: Callable[[PlannedRun], str] = with_seed
+    ) -> None:
         self.console = console or Console(file=sys.stdout, highlight=False)
+        self.describe = describe
         self._plain = not self.console.is_terminal
         self._number, self._total, self._shown_at = 0, 0, 0.0
         self._run: PlannedRun | None = None
@@ -84,7 +97,7 @@ class Progress:
     def _head(self) -> str:
         run = self._run
         assert run is not None
-        return f"[{self._number}/{self._total}] {run.stage} {run.name}, seed {run.seed}"
+        return f"[{self._number}/{self._total}] {self.describe(run)}"
 
 
 def clock(seconds: float) -> str:

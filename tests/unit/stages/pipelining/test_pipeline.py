@@ -141,7 +141,8 @@ def run(tmp_path, monkeypatch):
         config = config_of(tmp_path, **changes)
         runs = plan_pipeline(config, tmp_path / "p.yaml", overrides or Overrides())
         printed, launcher = io.StringIO(), Launcher(behave)
-        progress = Progress(Console(file=printed, width=80))
+        console = Console(file=printed, width=80)
+        progress = Progress(console, command_module.stage_name)
         code = command_module.run_pipeline(config, "A title", runs, progress, launcher)
         started = [line[line.index("dist_oaa") + 1] for line in launcher.commands]
         return code, started, printed.getvalue()
@@ -153,6 +154,8 @@ def test_finished_stages_are_not_run_again(run, tmp_path):
     code, started, printed = run()
     assert (code, started) == (0, ["classify", "pseudo-label", "segment"])
     assert "classify -> labels -> segment" in printed
+    assert "[1/3] classify: " in printed
+    assert "[2/3] labels (pseudo-label) finished in 0:00" in printed
     assert "CAM recall 50.0 %, cumulative recall 75.0 %" in printed
     assert (tmp_path / "out" / "report.html").exists()
     saved = json.loads((tmp_path / "out" / "pipeline.json").read_text())

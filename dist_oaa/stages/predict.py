@@ -1,0 +1,196 @@
+"""`oaa predict`: a trained segmentation network over photographs.
+
+Reads the run directory of the network and any image files; writes into a new folder, all at once
+when the last image is done: masks/NAME.png (palette PNG: 0 background, class index + 1),
+overlays/NAME.png and predictions.json.
+"""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+from dist_oaa.config.data import DataConfig
+from dist_oaa.config.errors import Interrupted, RunError, UserError
+from dist_oaa.config.load import parse_config
+from dist_oaa.config.predict import AS_TRAINED, PredictConfig
+from dist_oaa.config.words import split_words
+from dist_oaa.models.segmentation.scoring import Scorer
+from dist_oaa.runtime.distributed import World, open_world
+from dist_oaa.runtime.files import sync_folder
+from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.signals import StopFlag, stop_on_signals
+from dist_oaa.stages.predicting.finish import Failed, Finisher, Prediction
+from dist_oaa.stages.predicting.predictor import Predictor
+from dist_oaa.stages.predicting.report import Report, announce, say_results
+from dist_oaa.stages.predicting.sources import find_sources
+from dist_oaa.stages.trained_segmenter import TrainedSegmenter, load_segmenter
+
+WORDS = "CHECKPOINT IMAGE_OR_FOLDER..."
+
+
+def main(prog: str, argv: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    config = parse(prog, argv)
+    with open_world(config.runtime) as world, stop_on_signals() as stop:
+        predict(config, world, stop)
+    return 0
+
+
+def parse(prog: str, argv: list[str]) -> PredictConfig:
+    """The settings; the words are the checkpoint, where no setting names one, and the images.
+
+    Raises:
+        UserError: as `parse_config`, or when something is missing.
+    """
+    words, settings = split_words(PredictConfig, argv)
+    config = parse_config(PredictConfig, f"{prog} {WORDS}", settings)
+    if words and not config.checkpoint:
+        config = dataclasses.replace(config, checkpoint=words.pop(0))
+    if words:
+        config = dataclasses.replace(config, images=words)
+    if not config.checkpoint or not config.images:
+        missing = "image" if config.checkpoint else "checkpoint"
+        raise UserError(f"no {missing} is given, expected {prog} {WORDS} --out DIR")
+    return config
+
+
+def predict(config: PredictConfig, world: World, stop: StopFlag) -> Report:
+    """Writes masks, overlays and the summary of all images.
+
+    Raises:
+        UserError, RunError, Interrupted: see config/errors.py; the same on every rank.
+    """
+    out = Path(config.out).resolve()
+    # A name without process id: what a killed attempt left behind is replaced.
+    folder = out.with_name(f".{out.name}.tmp")
+    world.only_first(lambda: check_out(out, config))
+    sources = world.agree(lambda: find_sources(config.images))
+    trained = world.agree(lambda: load_network(config))
+    data = as_seen(config, trained)
+    scorer = world.agree(lambda: build_scorer(config, trained, data, world))
+    finisher = Finisher(
+        folder=folder,
+        class_names=trained.class_names,
+        crf=config.dense_crf if config.crf else None,
+        overlays=config.overlays,
+        overlay_size=config.overlay_size,
+    )
+    reporter = Reporter(world.is_first, config.runtime.log_every)
+    predictor = Predictor(
+        world=world,
+        scorer=scorer,
+        data=data,
+        finisher=finisher,
+        pixel_limit=config.pixel_limit,
+        on_bad_image=config.on_bad_image,
+        processes=config.processes,
+        stop=stop,
+        reporter=reporter,
+    )
+    announce(reporter, config, world, trained, data, len(sources))
+    world.only_first(lambda: begin(folder))
+    try:
+        report = Report(config, trained, data, predictor.run(sources))
+        check_any(report.results)
+        world.only_first(lambda: publish(folder, out, report))
+    except (UserError, RunError, Interrupted):
+        # Raised by all ranks after the same image: none of them is still writing.
+        world.barrier()
+        if world.is_first:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    say_results(reporter, report)
+    return report
+
+
+def check_out(out: Path, config: PredictConfig) -> None:
+    """Refuses a folder that holds anything.
+
+    Raises:
+        UserError: when it does, or is no folder.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(
+            f"out {config.out} exists and holds something, and nothing is ever overwritten: "
+            "choose another folder or remove this one"
+        )
+
+
+def load_network(config: PredictConfig) -> TrainedSegmenter:
+    """The network of the checkpoint.
+
+    Raises:
+        UserError: as `load_segmenter`; for more classes than a byte tells apart.
+    """
+    trained = load_segmenter(Path(config.checkpoint))
+    if len(trained.class_names) > 254:
+        raise UserError(
+            f"checkpoint {config.checkpoint} has {len(trained.class_names)} classes, expected at "
+            "most 254, as many as a palette PNG holds beside the background and 255"
+        )
+    return trained
+
+
+def as_seen(config: PredictConfig, trained: TrainedSegmenter) -> DataConfig:
+    """How the network looks at an image: `size` in the words of `data`."""
+    if config.size == AS_TRAINED:
+        return trained.data
+    if config.size == 0:
+        return dataclasses.replace(trained.data, resize="keep")
+    return dataclasses.replace(trained.data, resize="short_side", size=config.size)
+
+
+def build_scorer(
+    config: PredictConfig, trained: TrainedSegmenter, data: DataConfig, world: World
+) -> Scorer:
+    """What looks at the images.
+
+    Raises:
+        UserError: when fp16 is asked for on a CPU, or overlap does not fit the network's stride.
+    """
+    if config.precision == "fp16" and world.device.type == "cpu":
+        raise UserError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    try:
+        return Scorer(
+            trained.network,
+            world.device,
+            scales=config.views.scales,
+            flip=config.views.flip,
+            tile=config.tile,
+            overlap=config.overlap,
+            precision=config.precision,
+            size=data.size if data.resize == "short_side" else 0,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def begin(folder: Path) -> None:
+    """An empty folder for the files while they are made."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def check_any(results: list[Prediction | Failed]) -> None:
+    """Refuses to call it a success when no image at all could be read.
+
+    Raises:
+        UserError: when none could.
+    """
+    failed = [result for result in results if isinstance(result, Failed)]
+    if len(failed) == len(results):
+        count = len(results)
+        whole = f"none of the {count} images can be used, first: " if count > 1 else ""
+        raise UserError(f"{whole}{failed[0].reason}")
+
+
+def publish(folder: Path, out: Path, report: Report) -> None:
+    """Writes the summary and makes the folder appear; on rank 0.
+
+    Raises:
+        OSError: when the disk is full or not writable.
+    """
+    report.save(folder)
+    os.replace(folder, out)
+    sync_folder(out.parent)

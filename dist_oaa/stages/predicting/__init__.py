@@ -1,0 +1,1 @@
+"""`oaa predict` in parts: which images, what the network says of them, drawings, the summary."""
