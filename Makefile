@@ -7,6 +7,8 @@ READY := .venv/.ready
 NATIVE := $(wildcard dist_oaa/attention/native*.cpp dist_oaa/attention/native*.h)
 # Two processes with one thread each share two cores; more threads only get in each other's way.
 DEMO_RANKS ?= 2
+# Test files side by side; most tests wait for a process that has one thread.
+TEST_JOBS ?= 2
 
 .PHONY: env demo test test-fast lint bench clean
 
@@ -21,19 +23,17 @@ $(READY): setup.py constraints.txt $(NATIVE)
 
 demo: env
 	@test -d demo-data || $(BIN)/oaa data demo demo-data
-	@rm -rf runs/demo
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(DEMO_RANKS) -m dist_oaa classify \
-	  --config configs/demo/classify.yaml
+	$(BIN)/oaa pipeline --config configs/demo/pipeline.yaml --workers $(DEMO_RANKS)
 
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS)
 
 test-fast: env
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) -m "not slow and not gpu"
 
 # Leave the machine alone while it runs.
 bench: env

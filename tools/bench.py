@@ -25,6 +25,8 @@ BENCHMARKS = {
     "commits": ["bench_store.py"],
     "memory": ["bench_memory.py"],
     "training step": ["bench_step.py"],
+    "labels": ["bench_labels.py"],
+    "evaluation": ["bench_evaluate.py"],
 }
 GPU = {"kernel": ["bench_accumulate.py", "--device", "cuda"]}
 
