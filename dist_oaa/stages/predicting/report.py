@@ -135,7 +135,7 @@ def say_results(reporter: Reporter, report: Report) -> None:
         )
     if report.in_tiles and report.data.resize == "keep":
         reporter.say(
-            f"note: {report.in_tiles} images were seen in tiles, at their own size; a network "
+            f"note: seen in tiles, at their own size: {report.in_tiles}; a network "
             "trained on small images may do better with --size 500"
         )
     reporter.console.print(class_table(report))

@@ -91,10 +91,11 @@ def test_a_step_at_321_pixels(backbone, architecture, cells, scales):
     # New scores have no opinion yet: each term begins near the entropy of 21 equal channels.
     assert loss.item() == pytest.approx(terms * math.log(21), rel=0.5)
     loss.backward()
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            assert torch.isfinite(parameter.grad).all(), name
-            assert parameter.grad.any(), name
+    learning = {n: p.grad for n, p in network.named_parameters() if p.requires_grad}
+    assert all(torch.isfinite(gradient).all() for gradient in learning.values())
+    # Not every layer between: a new ResNet ends each residual in a batch norm of weight 0.
+    ends = [next(iter(learning)), *(n for n in learning if n.startswith("head."))]
+    assert all(learning[name].any() for name in ends)
 
 
 def test_any_trunk_will_do():
