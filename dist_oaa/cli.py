@@ -29,14 +29,14 @@ COMMANDS = {
         "dist_oaa.stages.integral",
         "train the integral attention model on the maps of a run *",
     ),
-    "saliency": ("dist_oaa.stages.saliency", "write a saliency map for each image"),
+    "saliency": ("dist_oaa.stages.saliency", "write a saliency map for each image *"),
     "affinity": (
         "dist_oaa.stages.affinity",
         "learn which pixels belong together, for the random walk *",
     ),
     "pseudo-label": (
         "dist_oaa.stages.pseudo_label",
-        "turn attention maps into pixel labels, and measure them",
+        "turn attention maps into pixel labels, and measure them *",
     ),
     "segment": (
         "dist_oaa.stages.segment",
