@@ -34,7 +34,11 @@ KINDS = {
     "integral": Kind("dist_oaa.config.integral:IntegralConfig", "maps", "integral"),
     "saliency": Kind("dist_oaa.config.saliency:SaliencyConfig", alone=True),
     "pseudo-label": Kind(
-        "dist_oaa.config.pseudo_label:PseudoLabelConfig", "maps", "labels", alone=True
+        "dist_oaa.config.pseudo_label:PseudoLabelConfig",
+        "maps",
+        "labels",
+        inherits_data=True,
+        alone=True,
     ),
     "affinity": Kind("dist_oaa.config.affinity:AffinityConfig", "labels"),
     "segment": Kind("dist_oaa.config.segment:SegmentConfig", "labels", "segmentation"),

@@ -52,7 +52,9 @@ def test_each_stage_reads_what_came_before(tmp_path):
 
 def test_settings_reach_the_stages_that_have_them(tmp_path):
     classify, labels, segment = plan(tmp_path)
-    assert all(run.settings["data.root"] == "photos" for run in (classify, labels, segment))
+    assert classify.settings["data.root"] == segment.settings["data.root"] == "photos"
+    # Labels are made of the images of the maps.
+    assert labels.settings["data.root"] == ""
     assert (classify.settings["seed"], segment.settings["seed"]) == (4, 4)
     assert "seed" not in labels.settings
     # The settings win over the settings file of the stage.
@@ -115,6 +117,22 @@ def test_until_ends_the_pipeline_early(tmp_path):
 def test_a_mistake_names_its_place(stages, changes, sentence, tmp_path):
     with pytest.raises(UserError, match=sentence):
         plan(tmp_path, stages, **changes)
+
+
+CONFIGS = Path(__file__).resolve().parents[4] / "configs"
+SHIPPED = sorted(CONFIGS.glob("*/pipeline*.yaml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_shipped_pipeline_can_be_planned(file):
+    assert len(SHIPPED) >= 2
+    runs = plan_pipeline(PipelineConfig(**yaml.safe_load(file.read_text())), file, Overrides())
+    assert [run.stage for run in runs] == ["classify", "pseudo-label", "segment", "evaluate"]
+    classify, labels, segment, evaluate = runs
+    assert classify.settings["data.root"] == segment.settings["data.root"] != ""
+    assert classify.settings["data.split"] == segment.settings["data.split"]
+    # These read what the run before them has read.
+    assert labels.settings["data.root"] == evaluate.settings["data.root"] == ""
 
 
 def test_a_setting_without_a_value():
