@@ -151,8 +151,8 @@ class LabelsConfig:
     (grey PNGs in `saliency_dir`), spectral (the spectral residual, which needs no weights) or
     rembg (a network of the U2-Net family; pip install dist_oaa[rembg])."""
     saliency_dir: str = ""
-    """Folder with one grey PNG per image, ID.png: relative to the data root or to where you are, or a
-    run of `oaa saliency`."""
+    """Folder with one grey PNG per image, ID.png: relative to the data root or to where you are,
+    or a run of `oaa saliency`."""
     rembg_model: str = "u2netp"
     """Name of rembg's network; its weights come from where that package gets them."""
     background: BackgroundConfig = field(default_factory=BackgroundConfig)

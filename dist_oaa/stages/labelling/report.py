@@ -26,7 +26,7 @@ FORMAT = 1
 """Of labels.json."""
 SHOWN = 5
 """Images that a message names."""
-STAGE = "pseudo_label"
+STAGE = "pseudo-label"
 
 
 class Report:

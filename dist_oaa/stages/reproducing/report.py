@@ -16,7 +16,7 @@ HEADINGS = {
     "noise": "noise",
     "seed_miou": "seed\nmIoU",
     "label_miou": "label\nmIoU",
-    "dense_label_miou": "label mIoU\nall pixels",
+    "dense_label_miou": "all\npixels",
     "label_ignored": "label\nignored",
 }
 MEANINGS = {
@@ -26,6 +26,9 @@ MEANINGS = {
     "on the same masks), background included, in %.",
     "label_miou": "label mIoU: pseudo labels from the maps and saliency by the public recipe, "
     "ignored pixels left out, in %.",
+    "label_ignored": "label ignored: share of the pixels that these labels ignore; where it is "
+    "large, label mIoU says little.",
+    "dense_label_miou": "all pixels: mIoU of the same labels with nothing ignored, in %.",
 }
 
 

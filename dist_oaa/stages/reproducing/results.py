@@ -61,7 +61,7 @@ class TableResult:
         return tuple(
             column
             for column in self.table.columns
-            if not column.endswith("label_miou") or any(r.cells[column].values for r in self.rows)
+            if "label_" not in column or any(r.cells[column].values for r in self.rows)
         )
 
     @property
