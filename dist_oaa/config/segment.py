@@ -54,9 +54,6 @@ class SegmentLossConfig:
     resize: Literal["logits", "labels"] = "logits"
     """Where the two meet: logits enlarges the scores to the labels' pixels; labels shrinks the
     labels to the network's cells, as the Caffe networks do, which needs less memory."""
-    init: str = ""
-    """Run directory of `oaa classify` or `oaa integral` whose trunk the network starts from; empty
-    starts from the weights that network.weights names, as the papers do."""
     shards: int = 24
     """Parts into which the images are dealt, each visited by one rank, a count; a multiple of the
     number of ranks balances them. The order of the images depends on it."""

@@ -34,7 +34,7 @@ from dist_oaa.stages.pairing.report import CHARTS, Origin, announce, conclude
 from dist_oaa.stages.pairing.stage import PairStage
 from dist_oaa.stages.segmenting.labels import open_labels
 from dist_oaa.stages.tally import gallery_images
-from dist_oaa.stages.trained_trunk import take_trunk
+from dist_oaa.stages.trained import load_classifier
 from dist_oaa.stages.training import in_name_order, make_trainable, restore
 from dist_oaa.store.ownership import assign_shards
 
@@ -133,10 +133,24 @@ def build_network(config: AffinityConfig) -> tuple[AffinityNet, str]:
     network, _ = build_affinity_net(bare, config.affinity, config.seed)
     if config.resume:  # its weights come from the run's own checkpoint
         return network, f"began with the trunk of {init}"
-    said = take_trunk(
-        network.trunk, init, "affinity", config.model.backbone, config.model.normalise
-    )
-    return network, said
+    trained = load_classifier(Path(init))
+    for key in ("backbone", "normalise"):
+        there, here = getattr(trained.config, key), getattr(config.model, key)
+        if there != here:
+            raise UserError(
+                f"affinity.init {init} has model.{key} {there}, and model.{key} is {here} here; "
+                "expected the same"
+            )
+    given, wanted = trained.model.trunk.state_dict(), network.trunk.state_dict()
+    missing = [name for name in wanted if name not in given]
+    if missing:
+        raise UserError(
+            f"affinity.init {init} lacks {len(missing)} of the {len(wanted)} tensors of the trunk "
+            f"(first {missing[0]}): its model.out_index is {trained.config.out_index}, expected "
+            f"affinity.levels no deeper than that instead of {config.affinity.levels}"
+        )
+    network.trunk.load_state_dict({name: given[name] for name in wanted})
+    return network, f"trunk of {init}, step {trained.step}"
 
 
 def affinity(config: AffinityConfig, world: World, stop: StopFlag) -> dict[str, float]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.load import dump_config, parse_config
 from dist_oaa.config.segment import SegmentConfig
-from dist_oaa.config.segmentation import SMP
 from dist_oaa.data.label_images import LabelledCollate, LabelledImages
 from dist_oaa.data.loader import BatchLoader
 from dist_oaa.data.sample import ImageSet
@@ -38,7 +37,6 @@ from dist_oaa.stages.segmenting.report import (
     record_supervision,
 )
 from dist_oaa.stages.segmenting.stage import SegmentStage
-from dist_oaa.stages.trained_trunk import take_trunk
 from dist_oaa.stages.training import in_name_order, make_trainable, restore
 from dist_oaa.store.ownership import assign_shards
 
@@ -162,24 +160,10 @@ def build_network(config: SegmentConfig, image_set: ImageSet) -> tuple[Segmentat
     """The network to train, on the CPU, and a phrase about where its weights come from.
 
     Raises:
-        UserError: when the pretrained weights cannot be had, or segment.init is no run with this
-            trunk.
+        UserError: when the pretrained weights cannot be had.
     """
-    init, classes, settings = config.segment.init, len(image_set.class_names), config.network
-    if not init:
-        network, report = build_segmenter(settings, classes, config.seed)
-        return network, report.summary()
-    if settings.architecture.startswith(SMP):
-        raise UserError(
-            f"segment.init is {init}, and network.architecture {settings.architecture}, whose "
-            "encoder is no trunk of a classifier; expected large_fov or deeplab_v2, or no init"
-        )
-    bare = dataclasses.replace(settings, weights="none")
-    network, _ = build_segmenter(bare, classes, config.seed)
-    if config.resume:  # its weights come from the run's own checkpoint
-        return network, f"began with the trunk of {init}"
-    said = take_trunk(network.trunk, init, "segment", settings.backbone, settings.normalise)
-    return network, said
+    network, report = build_segmenter(config.network, len(image_set.class_names), config.seed)
+    return network, report.summary()
 
 
 def segment(config: SegmentConfig, world: World, stop: StopFlag) -> dict[str, float]:

@@ -9,7 +9,7 @@ from dist_oaa.config.affinity import AffinityConfig, AffinityNetConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.model import ModelConfig
 from dist_oaa.models.classifier import build_classifier
-from dist_oaa.stages import affinity, trained_trunk
+from dist_oaa.stages import affinity
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def started(monkeypatch):
         there = ModelConfig(**(vars(plain) | changes))
         model, _ = build_classifier(there, 2, 5)
         trained = SimpleNamespace(model=model, config=there, step=9)
-        monkeypatch.setattr(trained_trunk, "load_classifier", lambda run_dir: trained)
+        monkeypatch.setattr(affinity, "load_classifier", lambda run_dir: trained)
         settings = AffinityNetConfig(levels=levels, channels=[4] * len(levels), init="somewhere")
         network, said = affinity.build_network(AffinityConfig(model=plain, affinity=settings))
         return network, said, model
@@ -43,10 +43,7 @@ def test_the_trunk_is_taken_whole(started, changes):
     ("changes", "match"),
     [
         ({"out_index": 2}, r"lacks \d+ of the \d+ tensors .*model\.out_index is 2, expected"),
-        (
-            {"normalise": "half"},
-            r"has model\.normalise half, and the network's normalise is auto here",
-        ),
+        ({"normalise": "half"}, r"has model\.normalise half, and model\.normalise is auto here"),
         ({"backbone": "test_resnet"}, r"has model\.backbone test_resnet"),
     ],
 )
