@@ -148,16 +148,14 @@ def class_table(runs: Sequence[ShownRun]) -> tuple[list[str], list[tuple[str, li
     columns: list[str] = []
     values: dict[str, dict[str, Any]] = {}
     for middle, title in PER_CLASS.items():
-        for run in runs:
-            prefix = f"per_class/{middle}/"
-            found = {k.removeprefix(prefix): v for k, v in run.last.items() if k.startswith(prefix)}
-            if not found:
-                continue
-            alone = sum(other.stage == run.stage for other in runs) == 1
-            column = title if alone else f"{title}, {run.name}"
+        prefix = f"per_class/{middle}/"
+        measuring = [run for run in runs if any(key.startswith(prefix) for key in run.last)]
+        for run in measuring:
+            column = title if len(measuring) == 1 else f"{title}, {run.name}"
             columns.append(column)
-            for name, value in found.items():
-                values.setdefault(name, {})[column] = value
+            for key, value in run.last.items():
+                if key.startswith(prefix):
+                    values.setdefault(key.removeprefix(prefix), {})[column] = value
     order = [name for run in runs for name in ("background", *run.class_names)]
     names = sorted(values, key=lambda n: order.index(n) if n in order else len(order))
     return columns, [(name, [_percent(values[name].get(c)) for c in columns]) for name in names]

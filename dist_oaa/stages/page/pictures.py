@@ -92,8 +92,10 @@ def card(
         if maps.epochs and photo.id in maps.images("integral"):
             map_SS = maps.map("integral", photo, maps.epochs[-1])
             tiles.append(map_tile(run.name, image_HW3, map_SS))
-    for run in of_stage(runs, "pseudo-label"):
-        tiles += label_tile(f"label ({run.name})", run.folder / "labels" / f"{photo.id}.png")
+    labels = of_stage(runs, "pseudo-label")
+    for run in labels:
+        caption = "pseudo label" if len(labels) == 1 else f"pseudo label, {run.name}"
+        tiles += label_tile(caption, run.folder / "labels" / f"{photo.id}.png")
     for run in of_stage(runs, "segment"):
         path = run.folder / "pictures" / "predictions" / f"{photo.id}.png"
         tiles += label_tile("prediction", path)

@@ -68,10 +68,13 @@ def pipeline(tmp_path) -> Path:
     run_of(out / "labels-1", "pseudo-label", {}, {"labels/miou": 0.625, "labels/ignored": 0.1})
     (out / "labels-1" / "labels").mkdir()
     Image.fromarray(np.zeros((40, 60), np.uint8)).save(out / "labels-1/labels/a.png")
-    run_of(out / "eval-1", "evaluate", {}, {"segmentation/miou": 0.5})
+    iou = "per_class/segmentation/iou/cat"
+    run_of(out / "seg-1", "segment", {}, {"segmentation/miou": 0.25, iou: 0.125})
+    run_of(out / "eval-1", "evaluate", {}, {"segmentation/miou": 0.5, iou: 0.75})
     (out / "eval-1" / "pictures").mkdir()
     Image.new("RGB", (9, 9)).save(out / "eval-1/pictures/confusion.png")
-    stages = [("classify", "classify"), ("labels", "pseudo-label"), ("eval", "evaluate")]
+    stages = [("classify", "classify"), ("labels", "pseudo-label")]
+    stages += [("seg", "segment"), ("eval", "evaluate")]
     plan = [{"name": n, "stage": s, "folder": f"{n}-1"} for n, s in stages]
     (out / "pipeline.json").write_text(json.dumps({"title": "A & B", "stages": plan}))
     return out
@@ -86,9 +89,10 @@ def test_what_the_page_gathers(pipeline):
         ("recall, cumulative", "60.0 %"),
         ("recall, CAM", "50.0 %"),
     ]
-    assert [stage.name for stage in page.stages] == ["classify", "labels", "eval"]
-    assert page.class_columns == ["CAM recall"]
-    assert page.class_rows == [("cat", ["25.0"]), ("dog <b>", ["50.0"])]
+    assert [stage.name for stage in page.stages] == ["classify", "labels", "seg", "eval"]
+    both = ["segmentation IoU, seg", "segmentation IoU, eval"]
+    assert page.class_columns == ["CAM recall", *both]
+    assert page.class_rows == [("cat", ["25.0", "12.5", "75.0"]), ("dog <b>", ["50.0", "", ""])]
     assert [title for title, _ in page.charts] == ["recall of the attention"]
     assert [title for title, _ in page.pictures] == ["Confusion of the classes"]
     assert page.notes == []
@@ -99,7 +103,7 @@ def test_an_image_is_shown_from_its_tags_to_its_label(pipeline):
     assert first.title == "a: cat"
     assert [tile.caption for tile in first.tiles] == [
         *("image", "CAM, epoch 2", "CAM, epoch 3", "CAM, epoch 4"),
-        *("cumulative", "label (labels)", "truth"),
+        *("cumulative", "pseudo label", "truth"),
     ]
     # Neither a label nor a mask exists for the second one.
     assert [tile.caption for tile in second.tiles][-1] == "cumulative"
@@ -145,7 +149,7 @@ def test_a_stage_that_never_ran_is_left_out(pipeline):
     plan["stages"].append({"name": "x", "stage": "segment", "folder": "../../elsewhere"})
     (pipeline / "pipeline.json").write_text(json.dumps(plan))
     _, runs = open_runs(pipeline)
-    assert [run.name for run in runs] == ["classify", "labels", "eval"]
+    assert [run.name for run in runs] == ["classify", "labels", "seg", "eval"]
 
 
 def test_refusals(pipeline, tmp_path, capsys):
