@@ -190,7 +190,7 @@ def slow(finished: Path, out: Path) -> list[str]:
     return arguments(finished, out, "--batch_size", 1, "--views.scales", str([4.0] * 24))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_cut_off_leaves_no_maps_and_can_be_repeated(finished, tmp_path, number):
     out = tmp_path / "out"
     started = Running(alone(*slow(finished, out)), tmp_path / "log")

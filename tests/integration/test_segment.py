@@ -65,7 +65,9 @@ def test_what_it_leaves(on_ranks):
         "checkpoints", "classes.txt", "config.yaml", "metrics.jsonl", "pictures",
         "supervision.json", "tensorboard",
     }  # fmt: skip
-    assert {p.name for p in (run_dir / "pictures").iterdir()} == {"inputs.png", "predictions.png"}
+    assert {p.name for p in (run_dir / "pictures").iterdir()} == {
+        "inputs.png", "predictions", "predictions.png",
+    }  # fmt: skip
     trained = load_segmenter(run_dir)
     assert trained.step == 8
     assert trained.supervision[1] == "the labels: image-level labels from labels.csv; CRF none"
