@@ -10,7 +10,7 @@ DEMO_RANKS ?= 2
 # Test files side by side; most tests wait for a process that has one thread.
 TEST_JOBS ?= 2
 
-.PHONY: env demo test test-fast lint bench clean
+.PHONY: env demo sweep-demo test test-fast lint bench clean
 
 env: $(READY)
 
@@ -18,12 +18,16 @@ $(READY): setup.py constraints.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,export,weights]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,export,sweep,weights]'
 	@touch $(READY)
 
 demo: env
 	@test -d demo-data || $(BIN)/oaa data demo demo-data
 	$(BIN)/oaa pipeline --config configs/demo/pipeline.yaml --workers $(DEMO_RANKS)
+
+sweep-demo: env
+	@test -d demo-data || $(BIN)/oaa data demo demo-data
+	$(BIN)/oaa tune --config configs/sweep/demo.yaml $(if $(wildcard runs/sweep-demo/trials),--resume)
 
 lint: env
 	$(BIN)/ruff check .

@@ -46,10 +46,15 @@ COMMANDS = {
         "dist_oaa.stages.evaluate",
         "measure a segmentation network, or a folder of label images *",
     ),
-    "predict": ("dist_oaa.stages.predict", "segment photographs with a trained network"),
+    "localize": (
+        "dist_oaa.stages.localize",
+        "predict boxes with a trained classifier, and measure them *",
+    ),
+    "predict": ("dist_oaa.stages.predict", "segment photographs, or box their objects"),
     "export": ("dist_oaa.stages.export", "write a trained network as ONNX or torch.export file"),
     "report": ("dist_oaa.stages.report", "show a run, or a pipeline, on one page"),
     "reproduce": ("dist_oaa.stages.reproduce", "make a table of the papers out of such runs"),
+    "tune": ("dist_oaa.stages.tune", "try settings with Ray Tune, each trial an ordinary run"),
     "data": ("dist_oaa.stages.data", "check, generate or download a data set"),
     "store": ("dist_oaa.stages.store", "inspect, verify, export, import or compare stores"),
 }

@@ -29,6 +29,11 @@ class EvaluateConfig:
     images: int = 200
     """Images measured in each epoch but the last, a count, the same ones each time; 0 means all.
     The last epoch always measures all."""
+    list: str = ""
+    """File with one image name a line, relative to the data root or absolute: only these images
+    are measured, and in the last epoch as many as in the others. Empty leaves that open."""
+    label_free: bool = False
+    """Also measure what needs no mask: how well the maps' outlines follow the images' colours."""
     thresholds: int = 50
     """Background thresholds tried for the seed mIoU, a count, evenly spaced in [0, 1)."""
     saliency_dir: str = ""

@@ -28,6 +28,9 @@ class AttentionResult:
     """Mean over the classes that occur; nan where none does."""
     noise: float
     """Mean over the classes that occur and have an attended pixel; nan where there is none."""
+    f_score: float
+    """Mean over the classes that occur of 2 TP / (2 TP + FP + FN), the harmonic mean of precision
+    and recall; nan where none occurs."""
     per_class: dict[int, tuple[float, float]]
     """(recall, noise) of each class index that occurs; the noise is nan where no pixel is
     attended."""
@@ -80,9 +83,11 @@ class AttentionQuality(Accumulator):
         occurs_C = hits_C + missed_C > 0
         recall_C = ratio(hits_C, hits_C + missed_C)[occurs_C]
         noise_C = ratio(false_C, hits_C + false_C)[occurs_C]
+        f_C = ratio(2 * hits_C, 2 * hits_C + false_C + missed_C)[occurs_C]
         pairs = zip(recall_C.tolist(), noise_C.tolist(), strict=True)
         return AttentionResult(
             recall=float(mean_where_defined(recall_C)),
             noise=float(mean_where_defined(noise_C)),
+            f_score=float(mean_where_defined(f_C)),
             per_class=dict(zip(np.flatnonzero(occurs_C).tolist(), pairs, strict=True)),
         )

@@ -87,6 +87,51 @@ class ThresholdSweep:
         return SweepChoice(threshold, objective_T, self.thresholds_T, images)
 
 
+class ColourAgreement:
+    """How well the outlines of attention maps follow the colours of their images, without a mask.
+
+    The largest mean, over the images, of the share of an image's colour variance that lies between
+    the attended pixels and the rest (`colour_separation`), at one threshold for all images. Sums
+    of `counts` over processes give the same figure.
+
+    Attributes:
+        counts: (T + 1,) int64: the share at each threshold in units of 1 / UNIT, and the number of
+            images.
+    """
+
+    SIDE = 160
+    """Longest side at which an image is looked at, in pixels: colours need no detail."""
+
+    def __init__(self, thresholds: int) -> None:
+        self.thresholds_T = np.arange(thresholds) / thresholds
+        self.counts = np.zeros(thresholds + 1, dtype=np.int64)
+
+    def update(self, image_HW3: np.ndarray, maps_KSS: np.ndarray) -> None:
+        """Count one image.
+
+        Args:
+            image_HW3: (H, W, 3) uint8 RGB.
+            maps_KSS: (K, S, S) float, the maps of its classes on the grid over the whole image.
+
+        Raises:
+            ValueError: maps that are not finite.
+        """
+        factor = min(1.0, self.SIDE / max(image_HW3.shape[:2]))
+        size = [max(1, round(factor * side)) for side in image_HW3.shape[1::-1]]
+        small_HW3 = cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
+        maps_KHW = np.stack([cv2.resize(m.astype(np.float32), size) for m in maps_KSS])
+        bin_HW = np.searchsorted(self.thresholds_T.astype(np.float32), stretched(maps_KHW).max(0))
+        share_T = colour_separation(small_HW3, bin_HW, self.thresholds_T)
+        self.counts[:-1] += np.rint(share_T * UNIT).astype(np.int64)
+        self.counts[-1] += 1
+
+    def result(self) -> float:
+        """The figure, 0 to 1; nan where no image was counted."""
+        if not self.counts[-1]:
+            return float("nan")
+        return float(self.counts[:-1].max() / self.counts[-1] / UNIT)
+
+
 def colour_separation(
     image_HW3: np.ndarray, bin_HW: np.ndarray, thresholds_T: np.ndarray
 ) -> np.ndarray:

@@ -19,7 +19,6 @@ import torch.distributed as dist
 
 from dist_oaa.config.errors import RunError, UserError
 from dist_oaa.config.run import RuntimeConfig
-from dist_oaa.runtime.signals import die_with_parent
 
 Value = TypeVar("Value")
 
@@ -110,8 +109,6 @@ def open_world(config: RuntimeConfig) -> Iterator[World]:
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if "LOCAL_RANK" in os.environ:
-        die_with_parent()
     device = choose_device(config.device, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)

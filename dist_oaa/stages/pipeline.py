@@ -18,10 +18,10 @@ from dist_oaa.stages.launching.maker import Outcome, Runner, only_one
 from dist_oaa.stages.launching.planned import PlannedRun, command
 from dist_oaa.stages.launching.processes import Launch, launch, this_machine
 from dist_oaa.stages.launching.progress import Progress
-from dist_oaa.stages.launching.records import can_resume, finished_record
+from dist_oaa.stages.launching.records import PIPELINE, can_resume, finished_record
 from dist_oaa.stages.launching.trees import read_tree
 from dist_oaa.stages.pipelining.planning import plan_pipeline, split_arguments
-from dist_oaa.stages.pipelining.results import PIPELINE, print_results
+from dist_oaa.stages.pipelining.results import print_results
 from dist_oaa.stages.report import write_report
 
 

@@ -9,6 +9,7 @@ Legend: K target classes of one image; S map cells along a side; HW the pixels o
 """
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,13 @@ import numpy as np
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.labels import RecipeConfig
 from dist_oaa.config.run import EvaluateConfig
-from dist_oaa.data.images import read_mask
+from dist_oaa.data.images import read_image, read_mask
 from dist_oaa.data.sample import ImageSet, Sample
 from dist_oaa.evaluation.attention import AttentionQuality
 from dist_oaa.evaluation.maps import own_maximum, resize_map
 from dist_oaa.evaluation.seeds import SeedSweep
 from dist_oaa.evaluation.segmentation import Confusion
+from dist_oaa.labels.background import ColourAgreement
 from dist_oaa.labels.recipe import pseudo_label
 from dist_oaa.labels.saliency import read_saliency
 from dist_oaa.runtime.distributed import World
@@ -57,13 +59,38 @@ class Truth:
     saliency_HW: np.ndarray | None
 
 
-def measured_images(image_set: ImageSet, count: int) -> np.ndarray:
+def listed_images(evaluate: EvaluateConfig, image_set: ImageSet) -> frozenset[str] | None:
+    """The names in the file `evaluate.list`; None where there is no such file.
+
+    Raises:
+        UserError: when it cannot be read, holds no name, or one that the image set lacks.
+    """
+    if not evaluate.list:
+        return None
+    path = Path(image_set.root) / evaluate.list
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"evaluate.list {path} cannot be read: {error}") from error
+    names = frozenset(line.strip() for line in lines if line.strip())
+    unknown = sorted(names - {sample.id for sample in image_set.samples})
+    if unknown or not names:
+        what = f"names {unknown[0]!r}, which is not" if unknown else "names none"
+        raise UserError(f"evaluate.list {path} {what} among the {len(image_set)} images read")
+    return names
+
+
+def measured_images(
+    image_set: ImageSet, count: int, names: frozenset[str] | None = None
+) -> np.ndarray:
     """Indices of the images to measure: those with masks (all, where none has one).
 
     Args:
         count: how many, chosen by the hash of their names and so the same in every run; 0 is all.
+        names: only images of these names.
     """
-    having = [i for i, s in enumerate(image_set.samples) if s.mask] or range(len(image_set))
+    among = [i for i, s in enumerate(image_set.samples) if names is None or s.id in names]
+    having = [i for i in among if image_set.samples[i].mask] or among
     if not count:
         return np.array(having, dtype=np.int64)
 
@@ -91,7 +118,7 @@ class MapTally:
 
     def __init__(self, evaluate: EvaluateConfig, data_root: str, image_set: ImageSet) -> None:
         classes = len(image_set.class_names)
-        self.image_set = image_set
+        self.image_set, self.names = image_set, listed_images(evaluate, image_set)
         self.saliency_dir = None
         if evaluate.saliency_dir:
             self.saliency_dir = Path(data_root) / evaluate.saliency_dir
@@ -107,20 +134,21 @@ class MapTally:
         """Pseudo labels by the recipe."""
         self.dense = Confusion(classes)
         """Pseudo labels with nothing ignored."""
+        self.colour = ColourAgreement(evaluate.thresholds) if evaluate.label_free else None
 
     def truth(self, sample: Sample) -> Truth | None:
-        """Mask and saliency of an image; None where it has no mask.
+        """Mask and saliency of an image; None where it has no mask, or is not to be measured.
 
         Raises:
             UserError: when either is missing, unreadable or of another size.
         """
-        if sample.mask is None:
+        if sample.mask is None or (self.names is not None and sample.id not in self.names):
             return None
         mask_HW = read_mask(sample.mask)
         return Truth(mask_HW, self._saliency(sample, mask_HW.shape))
 
     def add(self, sample: Sample, maps_KSS: np.ndarray, truth: Truth | None = None) -> None:
-        """Counts the maps of one image; one without a mask counts nowhere.
+        """Counts the maps of one image; one without a mask counts in `colour` alone.
 
         Args:
             maps_KSS: float32 in [0, 1], in the order of `sample.classes`.
@@ -129,6 +157,9 @@ class MapTally:
         Raises:
             UserError: what `truth` raises, and a mask with an unknown palette value.
         """
+        if self.colour is not None and (self.names is None or sample.id in self.names):
+            # The loader has read it before, under the user's limit.
+            self.colour.update(read_image(sample.path, math.inf), maps_KSS)
         truth = truth or self.truth(sample)
         if truth is None:
             return
@@ -179,17 +210,20 @@ class MapTally:
             counts[...] = world.sum(counts)
 
     def figures(self, kind: str) -> dict[str, float]:
-        """All figures, fractions from 0 to 1, as KIND/name; empty where no image had a mask.
+        """All figures, fractions from 0 to 1, as KIND/name.
 
-        recall and noise (attention quality), seed_miou and seed_threshold; with saliency also
-        label_miou and label_ignored (the recipe) and dense_label_miou (nothing ignored).
+        recall, noise and f_score (attention quality), seed_miou and seed_threshold; with saliency
+        also label_miou and label_ignored (the recipe) and dense_label_miou (nothing ignored); all
+        of them only where some image had a mask. colour needs none, where it is asked for.
         """
+        free = {} if self.colour is None else {f"{kind}/colour": self.colour.result()}
         if not self.images_1[0]:
-            return {}
+            return free
         quality, sweep = self.quality.result(), self.seeds.result()
         figures = {
             f"{kind}/recall": quality.recall,
             f"{kind}/noise": quality.noise,
+            f"{kind}/f_score": quality.f_score,
             f"{kind}/seed_miou": sweep.best_miou,
             f"{kind}/seed_threshold": sweep.best_threshold,
         }
@@ -198,7 +232,7 @@ class MapTally:
             figures[f"{kind}/label_miou"] = labels.miou
             figures[f"{kind}/label_ignored"] = labels.ignored
             figures[f"{kind}/dense_label_miou"] = self.dense.result().miou
-        return figures
+        return figures | free
 
     @property
     def per_class(self) -> dict[int, tuple[float, float]]:
@@ -206,7 +240,8 @@ class MapTally:
         return self.quality.result().per_class
 
     def _measures(self) -> tuple:
-        return self.quality, self.seeds, self.labels, self.dense
+        free = () if self.colour is None else (self.colour,)
+        return self.quality, self.seeds, self.labels, self.dense, *free
 
     def _saliency(self, sample: Sample, shape: tuple[int, int]) -> np.ndarray | None:
         if self.saliency_dir is None:

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     **{room: {room, "runtime", "config"} for room in MIDDLE},
     "stages": ROOMS,
     "cli": {"config"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "runtime"},
     "__init__": set(),
 }
 EXCEPTIONS = {("attention", "dist_oaa.store.facade")}

@@ -31,6 +31,7 @@ from dist_oaa.stages.tally import (
     MapTally,
     Measurement,
     gallery_images,
+    listed_images,
     measured_images,
     unit,
 )
@@ -107,7 +108,9 @@ class IntegralEnd:
             return {}
         chosen = self._gallery
         if any(sample.mask for sample in self.image_set.samples):
-            chosen = np.union1d(measured_images(self.image_set, settings.images), chosen)
+            names = listed_images(settings, self.image_set)
+            measured = measured_images(self.image_set, settings.images, names)
+            chosen = np.union1d(measured, chosen)
         found = self.measure(chosen)
         self.world.agree(lambda: self._show(found, at))
         return found.metrics | per_class_metrics(found, self.image_set.class_names)
@@ -124,7 +127,7 @@ class IntegralEnd:
         tally.sum(self.world)
         images = [image for part in self.world.gather(pictures) for image in part]
         metrics = tally.figures(INTEGRAL)
-        per_class = {INTEGRAL: tally.per_class} if metrics else {}
+        per_class = {INTEGRAL: tally.per_class} if tally.images_1[0] else {}
         return Measurement(metrics, per_class, sorted(images, key=lambda i: i.sample.id))
 
     def _part(self, indices: np.ndarray) -> np.ndarray:

@@ -48,4 +48,10 @@ KINDS = {
         "segmentation",
         inherits_data=True,
     ),
+    "localize": Kind(
+        "dist_oaa.config.localize:LocalizeConfig",
+        "checkpoint",
+        "localization",
+        inherits_data=True,
+    ),
 }

@@ -1,27 +1,18 @@
 """Makes runs one after another, goes on where they were cut off, and stops well."""
 
 import fcntl
-import shlex
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dist_oaa.config.errors import Interrupted, UserError
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.stages.launching import records
+from dist_oaa.stages.launching.attempt import Attempt, begin
 from dist_oaa.stages.launching.planned import PlannedRun, command
-from dist_oaa.stages.launching.processes import (
-    PATIENCE_S,
-    Launch,
-    Machine,
-    Process,
-    describe_exit,
-    failure_lines,
-    last_line,
-)
+from dist_oaa.stages.launching.processes import PATIENCE_S, Launch, Machine
 from dist_oaa.stages.launching.progress import Progress
 
 
@@ -113,81 +104,50 @@ class Runner:
         if problem := stranger(run):
             self.progress.skipped(run, problem)
             return problem
-        resume = records.can_resume(run.folder)
-        if not resume:
-            records.clear(run.folder)
-        run.folder.mkdir(parents=True, exist_ok=True)
-        line = command(run, self.workers, resume)
-        record = records.load_record(run.folder) or new_record(run)
-        record = replace(
-            record,
-            settings=run.settings,
-            attempts=record.attempts + 1,
-            workers=self.workers,
-            command=line,
-            machine=str(self.machine),
-            versions=self.machine.versions,
+        attempt = begin(
+            run,
+            lambda resume: command(run, self.workers, resume),
+            self.workers,
+            self.machine,
+            self.launch,
+            self.clock,
         )
-        records.save_record(run.folder, record)
-        log = run.folder / records.LOG
-        with open(log, "ab") as file:
-            file.write(f"$ {shlex.join(line)}\n".encode())
-        start = log.stat().st_size
-        self.progress.started(run, resume)
-        code, seconds = self._watch(self.launch(line, log), log, start)
-        record.seconds += seconds
-        return self._conclude(run, record, code, start)
+        self.progress.started(run, attempt.resumed)
+        code = self._watch(attempt)
+        problem = attempt.conclude(code, self.must_measure)
+        if not problem:
+            self.progress.finished(run, attempt.record)
+            return ""
+        if self.stop.reason:
+            raise Interrupted(self._goodbye())
+        self.progress.failed(run, problem, attempt.failure_lines())
+        return problem
 
-    def _watch(self, process: Process, log: Path, start: int) -> tuple[int, float]:
-        """Waits for a process and hands a stop on to it; returns exit code and seconds."""
-        began, asked = self.clock(), False
+    def _watch(self, attempt: Attempt) -> int:
+        """Waits for a process and hands a stop on to it; returns the exit code."""
+        asked = False
         try:
             while True:
-                try:
-                    return process.wait(self.pause_s), self.clock() - began
-                except subprocess.TimeoutExpired:
-                    self.progress.show(self.clock() - began, last_line(log, start))
+                code = attempt.code(self.pause_s)
+                if code is not None:
+                    return code
+                self.progress.show(attempt.seconds, attempt.line())
                 if self.stop.reason and not asked:
                     asked = True
                     self.progress.say(f"{self.stop.reason}: waiting for the run's checkpoint")
-                    process.terminate()
+                    attempt.process.terminate()
                     deadline = self.clock() + PATIENCE_S + 10
                 if asked and self.clock() > deadline:
-                    process.kill()
+                    attempt.kill()
         except BaseException:  # a second Ctrl-C, or a fault of ours: nothing stays behind
-            process.kill()
-            process.wait()
+            attempt.kill()
             raise
-
-    def _conclude(self, run: PlannedRun, record: records.Record, code: int, start: int) -> str:
-        log = run.folder / records.LOG
-        measured = records.measurements(run.folder, run.stage)
-        if code == 0 and (measured or not self.must_measure):
-            text = log.read_text(encoding="utf-8", errors="replace")
-            record.images, record.supervision = records.said(text)
-            record.metrics, record.finished = measured, True
-            records.save_record(run.folder, record)
-            self.progress.finished(run, record)
-            return ""
-        records.save_record(run.folder, record)
-        if self.stop.reason:
-            raise Interrupted(self._goodbye())
-        problem = f"{describe_exit(code)}; see {log}"
-        if code == 0:
-            problem = f"it ended well but measured nothing; see {log}"
-        self.progress.failed(run, problem, failure_lines(log, start))
-        return problem
 
     def _goodbye(self) -> str:
         return (
             f"stopped by {self.stop.reason}; nothing that is finished is lost, and the same "
             "command goes on from here"
         )
-
-
-def new_record(run: PlannedRun) -> records.Record:
-    """The record of a run that has never been started."""
-    return records.Record(run.name, run.stage, run.seed, run.identity, run.settings)
 
 
 def stranger(run: PlannedRun) -> str:

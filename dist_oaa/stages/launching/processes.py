@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -40,11 +40,20 @@ class Process(Protocol):
 Launch = Callable[[Sequence[str], Path], Process]
 
 
-def launch(command: Sequence[str], log: Path) -> Process:
+def launch(
+    command: Sequence[str],
+    log: Path,
+    variables: Mapping[str, str] | None = None,
+    folder: str | None = None,
+) -> Process:
     """Starts a command, its output at the end of `log`.
 
     In a session of its own, so that Ctrl-C reaches it once, through us; and tied to this process:
     if that is killed, the kernel kills the command, and its workers with it (`die_with_parent`).
+
+    Args:
+        variables: of its environment, over this process's own.
+        folder: that it runs in; this process's own by default.
     """
     with open(log, "ab") as file:
         return subprocess.Popen(
@@ -52,7 +61,8 @@ def launch(command: Sequence[str], log: Path) -> Process:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment(os.environ),
+            env=environment(os.environ) | dict(variables or {}),
+            cwd=folder,
             start_new_session=True,
             preexec_fn=die_with_parent if sys.platform.startswith("linux") else None,
         )

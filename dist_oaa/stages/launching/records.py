@@ -19,6 +19,8 @@ from dist_oaa.stages.launching.planned import PlannedRun
 
 RECORD = "run.json"
 LOG = "log.txt"
+PIPELINE = "pipeline.json"
+"""Of a pipeline: which folder is which stage."""
 # runtime/checkpoint.py names it too; importing that would load torch into a process that only
 # waits for others.
 PUBLISHED = Path("checkpoints") / "latest.json"
@@ -48,6 +50,12 @@ class Record:
     """The stage's lines on what the figures owe to anything but the images."""
     metrics: dict[str, float | None] = field(default_factory=dict)
     """Of the last epoch, as fractions."""
+    stopped_epoch: int = 0
+    """Epochs after which whoever made it decided that it shall not go on; 0 where nobody did."""
+    problem: str = ""
+    """Why it failed for good."""
+    taken_from: str = ""
+    """The run directory whose result this is, where it was not made here."""
 
 
 def load_record(folder: Path) -> Record | None:
@@ -86,8 +94,8 @@ def differing_settings(record: Record, run: PlannedRun) -> list[str]:
 
 
 def can_resume(folder: Path) -> bool:
-    """Whether the run has a published checkpoint."""
-    return (folder / PUBLISHED).exists()
+    """Whether the run has a published checkpoint; a pipeline goes on from what its stages have."""
+    return (folder / PUBLISHED).exists() or (folder / PIPELINE).exists()
 
 
 def clear(folder: Path) -> None:
@@ -100,30 +108,74 @@ def clear(folder: Path) -> None:
 def epochs(folder: Path, stage: str) -> list[dict[str, Any]]:
     """The measurements of each epoch from metrics.jsonl, in order; the last one alone for a stage
     that does not run in epochs."""
+    entries = _entries(folder, stage)
+    return [entry for entry in entries if entry.get("closes_epoch")] or entries[-1:]
+
+
+def closed_epochs(folder: Path, stage: str) -> list[dict[str, Any]]:
+    """The measurements of the epochs that are over, in order; also of a run that goes on.
+
+    Those of a pipeline are its stages' one after the other, each with what was known before it.
+    """
+    if stage != "pipeline":
+        return [entry for entry in _entries(folder, stage) if entry.get("closes_epoch")]
+    closed, known = [], {}
+    for part in pipeline_stages(folder):
+        for entry in epochs_or_result(folder / part["folder"], part["stage"]):
+            known = known | entry | {"epoch": len(closed)}
+            closed.append(known)
+    return closed
+
+
+def pipeline_stages(folder: Path) -> list[dict[str, str]]:
+    """The stages of a pipeline: name, stage and folder of each; none before it has begun."""
+    try:
+        return json.loads((folder / PIPELINE).read_text(encoding="utf-8"))["stages"]
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def epochs_or_result(folder: Path, stage: str) -> list[dict[str, Any]]:
+    """The closed epochs of a stage of a pipeline; of one without epochs its result, once it is
+    finished."""
+    closed = closed_epochs(folder, stage)
+    record = load_record(folder)
+    if closed or record is None or not record.finished:
+        return closed
+    return epochs(folder, stage)
+
+
+def _entries(folder: Path, stage: str) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
-    if not path.exists():
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
         return []
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in lines:
         try:
             entry = json.loads(line)
         except ValueError:
             continue  # the end of a line that a crash cut off
         if entry.get("stage") == stage:
             entries.append(entry)
-    return [entry for entry in entries if entry.get("closes_epoch")] or entries[-1:]
+    return entries
 
 
-def measurements(folder: Path, stage: str) -> dict[str, float | None]:
-    """The last epoch's figures; a figure that does not exist is None."""
-    last = epochs(folder, stage)[-1:]
+def figures(entry: Mapping[str, Any]) -> dict[str, float | None]:
+    """The figures of a line of metrics.jsonl, without its head and those of single classes."""
     return {
         name: value
-        for entry in last
         for name, value in entry.items()
         if name not in ("stage", "epoch", "step", "closes_epoch")
         and not name.startswith("per_class/")
     }
+
+
+def measurements(folder: Path, stage: str) -> dict[str, float | None]:
+    """The last epoch's figures; a figure that does not exist is None."""
+    last = (closed_epochs if stage == "pipeline" else epochs)(folder, stage)[-1:]
+    return figures(last[0]) if last else {}
 
 
 def said(log: str) -> tuple[str, list[str]]:

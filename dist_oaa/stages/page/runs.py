@@ -11,8 +11,7 @@ import yaml
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.rundir import CLASSES, CONFIG
-from dist_oaa.stages.launching.records import Record, load_record
-from dist_oaa.stages.pipelining.results import PIPELINE
+from dist_oaa.stages.launching.records import PIPELINE, Record, load_record
 
 METRICS = "metrics.jsonl"
 HEAD = ("stage", "epoch", "step", "closes_epoch")

@@ -8,8 +8,6 @@ from dist_oaa.stages.launching.planned import PlannedRun
 from dist_oaa.stages.launching.progress import Progress, clock
 from dist_oaa.stages.launching.records import finished_record
 
-PIPELINE = "pipeline.json"
-
 FIGURES = {
     "classify": {
         "cam/recall": "CAM recall",
@@ -26,6 +24,11 @@ FIGURES = {
     "affinity": {"train/epoch_loss": "loss"},
     "pseudo-label": {"labels/miou": "label mIoU", "labels/ignored": "ignored"},
     "segment": {"segmentation/miou": "mIoU while training"},
+    "localize": {
+        "localization/top1": "top-1 localisation",
+        "localization/gt_known": "GT-known",
+        "localization/max_box_acc_v2": "MaxBoxAccV2",
+    },
     "evaluate": {"segmentation/miou": "mIoU", "segmentation/boundary_f": "boundary F"},
 }
 """By stage: the figures that sum it up, with their names for people. All are shares but losses."""

@@ -107,6 +107,7 @@ def test_a_worked_example():
     result = quality.result()
     assert result.recall == 0.25
     assert result.noise == 0.5
+    assert result.f_score == (0.5 + 0) / 2
     assert result.per_class.keys() == {0, 1}
     assert result.per_class[0] == (0.5, 0.5)
     assert result.per_class[1][0] == 0

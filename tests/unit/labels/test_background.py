@@ -6,6 +6,7 @@ import pytest
 
 from dist_oaa.config.labels import BackgroundConfig
 from dist_oaa.labels.background import (
+    ColourAgreement,
     ThresholdSweep,
     attention_separation,
     colour_separation,
@@ -31,6 +32,36 @@ def test_colour_separation_by_its_definition():
             apart = pixels[inside].mean(0) - pixels[~inside].mean(0)
             wanted = inside.mean() * (~inside).mean() * (apart**2).sum() / variance
         assert value == pytest.approx(wanted, abs=1e-9)
+
+
+def test_colour_agreement_is_the_best_mean_share_over_the_images():
+    shares = []
+    whole = ColourAgreement(8)
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        image_HW3 = random.integers(0, 256, (9, 11, 3), np.uint8)
+        maps_KHW = random.random((2, 9, 11)).astype(np.float32)
+        whole.update(image_HW3, maps_KHW)
+        low, high = (f(maps_KHW, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
+        strongest_HW = ((maps_KHW - low) / (high - low)).max(0)
+        bins_HW = (strongest_HW[..., None] > THRESHOLDS.astype(np.float32)).sum(-1)
+        shares.append(colour_separation(image_HW3, bins_HW, THRESHOLDS))
+    assert whole.result() == pytest.approx(np.mean(shares, axis=0).max(), abs=1e-6)
+    assert np.isnan(ColourAgreement(8).result())
+
+
+def test_colour_agreement_prefers_the_map_that_covers_the_object():
+    image_HW3 = np.full((300, 400, 3), (40, 120, 60), np.uint8)
+    image_HW3[75:225, 100:300] = (200, 60, 40)
+    found = {}
+    for name, rows, columns in (("whole", (5, 15), (5, 15)), ("part", (5, 9), (5, 9))):
+        map_SS = np.zeros((20, 20), np.float32)
+        map_SS[slice(*rows), slice(*columns)] = 1
+        agreement = ColourAgreement(10)
+        agreement.update(image_HW3, map_SS[None])
+        found[name] = agreement.result()
+    assert found["whole"] > 0.9
+    assert found["part"] < 0.4
 
 
 def test_edge_alignment_by_its_definition():

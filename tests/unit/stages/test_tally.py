@@ -8,7 +8,7 @@ from PIL import Image
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.run import EvaluateConfig
 from dist_oaa.data.sample import ImageSet, Sample
-from dist_oaa.stages.tally import MapTally
+from dist_oaa.stages.tally import MapTally, listed_images, measured_images
 
 CLASSES = ("cat", "dog", "bird")
 EVALUATE = EvaluateConfig(thresholds=8)
@@ -84,6 +84,7 @@ def naive(image_set, maps, thresholds) -> dict[str, float]:
     return {
         "recall": np.mean(hit / (hit + missed)),
         "noise": np.mean(false / (hit + false)),
+        "f_score": np.mean(2 * hit / (2 * hit + false + missed)),
         "seed_miou": max(miou),
         "seed_threshold": int(np.argmax(miou)) / thresholds,
     }
@@ -99,6 +100,55 @@ def test_the_figures_are_those_of_a_naive_loop(image_set, maps):
     recalls = [recall for recall, _ in tally.per_class.values()]
     assert list(tally.per_class) == [0, 1, 2]
     assert np.mean(recalls) == pytest.approx(figures["x/recall"])
+
+
+def test_only_the_images_of_the_list_are_measured(image_set, maps):
+    (image_set.root / "few.txt").write_text("i2\r\n\ni0\n")
+    listed = EvaluateConfig(thresholds=8, list="few.txt")
+    figures = counted(image_set, maps, listed).figures("x")
+    few = ImageSet(image_set.root, CLASSES, (image_set.samples[0], image_set.samples[2]), "")
+    assert figures == counted(few, maps).figures("x")
+    assert figures != counted(image_set, maps).figures("x")
+    names = listed_images(listed, image_set)
+    assert measured_images(image_set, 0, names).tolist() == [0, 2]
+    assert len(measured_images(image_set, 1, names)) == 1
+    assert measured_images(image_set, 0).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("i0\nother\n", "names 'other', which is not among the 5 images read"),
+        ("\n", "names none among"),
+        (None, "cannot be read: .*No such file"),
+    ],
+)
+def test_a_wrong_list_is_refused(image_set, text, message):
+    if text is not None:
+        (image_set.root / "few.txt").write_text(text)
+    with pytest.raises(UserError, match=f"evaluate.list .*few.txt {message}"):
+        MapTally(EvaluateConfig(list="few.txt"), "", image_set)
+
+
+def test_what_needs_no_mask_is_measured_on_images_without_one(image_set, maps):
+    rng = np.random.default_rng(3)
+    for sample in image_set.samples:
+        shape = (10, 10) if sample.mask is None else np.asarray(Image.open(sample.mask)).shape
+        image_HW3 = rng.integers(0, 256, (*shape, 3)).astype(np.uint8)
+        Image.fromarray(image_HW3).save(sample.path, "PNG")
+    free = EvaluateConfig(thresholds=8, label_free=True)
+    figures = counted(image_set, maps, free).figures("x")
+    without = {key: value for key, value in figures.items() if key != "x/colour"}
+    assert without == counted(image_set, maps).figures("x")
+    assert 0 < figures["x/colour"] < 1
+    last = ImageSet(image_set.root, CLASSES, image_set.samples[4:], "")
+    alone = counted(last, maps, free).figures("x")
+    assert list(alone) == ["x/colour"]
+    one, other = (MapTally(free, "", image_set) for _ in range(2))
+    for n, sample in enumerate(image_set.samples):
+        (one, other)[n % 2].add(sample, maps[sample.id])
+    one.colour.counts += other.colour.counts
+    assert one.colour.result() == figures["x/colour"]
 
 
 def test_any_split_over_ranks_gives_the_same(image_set, maps):
