@@ -1,8 +1,9 @@
-"""Maps of an earlier run as the targets that a network learns, cell by cell.
+"""Maps as the targets that a network learns, cell by cell.
 
-The maps of the images that a rank visits are resident on its device. They live in the frame of
-the whole image and are sampled at the feature cells of a batch through each image's geometry, so
-that the target of a flipped input is the flipped target.
+They are those of an earlier run (TargetMaps), or those that accumulate in the same one
+(resident_targets). Either way the maps of the images that a rank visits are resident on its
+device. They live in the frame of the whole image and are sampled at the feature cells of a batch
+through each image's geometry, so that the target of a flipped input is the flipped target.
 
 A class that the image does not have is 0 everywhere: its label says so. A target class without a
 map, or with one that is zero everywhere, is known to be there but not where: it is left out.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from dist_oaa.attention.bank import MapBank
 from dist_oaa.attention.batch import Pairs
 from dist_oaa.attention.places import places, sampled, valid_places
 
@@ -68,10 +70,8 @@ class TargetMaps:
             if self._first_N[image] >= 0:
                 row = self._first_N[image] + self._classes[image].index(class_index)
                 host_RSS.numpy()[row] = map_SS
-        peak_R = host_RSS.flatten(1).amax(dim=1).float() if len(host_RSS) else torch.zeros(0)
         self.maps_RSS.copy_(host_RSS)
-        scale_R = 1 / peak_R
-        self.scale_R.copy_(torch.where((peak_R > 0) & torch.isfinite(scale_R), scale_R, 0.0))
+        self.scale_R.copy_(own_scale(host_RSS))
 
     @property
     def unknown(self) -> int:
@@ -96,18 +96,60 @@ class TargetMaps:
             cells_B2: int64 valid rows and columns of the feature map, on the device.
             shape: H, W.
         """
-        device = self.maps_RSS.device
         first_B = self._first_N[index_B.numpy()]
         assert (first_B >= 0).all(), "an image of another rank"
-        pairs = Pairs.from_labels(labels_BC, torch.from_numpy(first_B)).to(device)
-        uv_BHW2 = places(geometry_B23, cells_B2, shape)
-        inside_BHW = ((uv_BHW2 >= 0) & (uv_BHW2 <= 1)).all(dim=3)
-        scale_P = self.scale_R[pairs.row_P]
-        value_PHW = sampled(self.maps_RSS[pairs.row_P], uv_BHW2[pairs.image_P])
-        value_PHW = (value_PHW * scale_P[:, None, None]).clamp(0, 1)
-        value_BCHW = torch.zeros(*labels_BC.shape, *shape, device=device)
-        value_BCHW[pairs.image_P, pairs.class_P] = value_PHW
-        known_BC = torch.ones(labels_BC.shape, dtype=torch.bool, device=device)
-        known_BC[pairs.image_P, pairs.class_P] = scale_P > 0
-        seen_BHW = valid_places(cells_B2, shape) & inside_BHW
-        return Targets(value_BCHW, seen_BHW[:, None] & known_BC[:, :, None, None])
+        pairs = Pairs.from_labels(labels_BC, torch.from_numpy(first_B)).to(self.maps_RSS.device)
+        maps_PSS, scale_P = self.maps_RSS[pairs.row_P], self.scale_R[pairs.row_P]
+        classes = labels_BC.shape[1]
+        return _at_cells(maps_PSS, scale_P, pairs, classes, geometry_B23, cells_B2, shape)
+
+
+@torch.no_grad()
+def resident_targets(
+    bank: MapBank,
+    pairs: Pairs,
+    classes: int,
+    geometry_B23: torch.Tensor,
+    cells_B2: torch.Tensor,
+    shape: tuple[int, int],
+) -> Targets:
+    """Cumulative maps as they stand, at the feature cells of a batch.
+
+    Args:
+        pairs: those of the batch with their rows in the bank, on its device.
+        classes: C.
+        geometry_B23, cells_B2, shape: as in `TargetMaps.at`.
+    """
+    maps_PSS = bank.maps_RSS[pairs.row_P]
+    return _at_cells(maps_PSS, own_scale(maps_PSS), pairs, classes, geometry_B23, cells_B2, shape)
+
+
+def own_scale(maps_NSS: torch.Tensor) -> torch.Tensor:
+    """Float32 (N,): what makes each map's maximum 1; 0 where the map is zero everywhere."""
+    if not len(maps_NSS):
+        return torch.zeros(0, device=maps_NSS.device)
+    peak_N = maps_NSS.flatten(1).amax(dim=1).float()
+    scale_N = 1 / peak_N
+    return torch.where((peak_N > 0) & torch.isfinite(scale_N), scale_N, 0.0)
+
+
+def _at_cells(
+    maps_PSS: torch.Tensor,
+    scale_P: torch.Tensor,
+    pairs: Pairs,
+    classes: int,
+    geometry_B23: torch.Tensor,
+    cells_B2: torch.Tensor,
+    shape: tuple[int, int],
+) -> Targets:
+    device = maps_PSS.device
+    uv_BHW2 = places(geometry_B23, cells_B2, shape)
+    inside_BHW = ((uv_BHW2 >= 0) & (uv_BHW2 <= 1)).all(dim=3)
+    value_PHW = sampled(maps_PSS, uv_BHW2[pairs.image_P])
+    value_PHW = (value_PHW * scale_P[:, None, None]).clamp(0, 1)
+    value_BCHW = torch.zeros(len(cells_B2), classes, *shape, device=device)
+    value_BCHW[pairs.image_P, pairs.class_P] = value_PHW
+    known_BC = torch.ones(len(cells_B2), classes, dtype=torch.bool, device=device)
+    known_BC[pairs.image_P, pairs.class_P] = scale_P > 0
+    seen_BHW = valid_places(cells_B2, shape) & inside_BHW
+    return Targets(value_BCHW, seen_BHW[:, None] & known_BC[:, :, None, None])

@@ -37,3 +37,11 @@ class ClassifyConfig:
     """Checkpoints"""
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     """Runtime"""
+
+    def __post_init__(self) -> None:
+        first, maps = self.model.two_branch.start_epoch, self.accumulate.start_epoch
+        if self.model.variant == "two_branch" and first < maps:
+            raise ValueError(
+                f"model.two_branch.start_epoch is {first}, expected at least "
+                f"accumulate.start_epoch, which is {maps}: before it there is no map to learn"
+            )

@@ -43,22 +43,44 @@ class AugmentConfig:
 
 
 @dataclass(kw_only=True)
+class HoldoutConfig:
+    """Images of the list that `oaa classify` and `oaa integral` leave out, so that a threshold can
+    be chosen on them; which ones is a function of their names and the seed alone."""
+
+    fraction: float = 0.0
+    """Share of the images that is held out, 0 (none) to below 1; names decide, so that the share
+    is met on average and not to the image."""
+    seed: int = 0
+    """Seed of the choice, an integer."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction < 1:
+            raise ValueError(f"data.holdout.fraction is {self.fraction}, expected 0 to below 1")
+
+
+@dataclass(kw_only=True)
 class DataConfig:
     """Which images, with which labels, and how they are read."""
 
     root: str = ""
     """Folder of the data set: VOC layout, one folder per class, or the base of `data.table`."""
-    layout: Literal["auto", "voc", "table", "folder"] = "auto"
+    layout: Literal["auto", "voc", "table", "folder", "cub"] = "auto"
     """Layout of the data set; auto takes table where `data.table` is set, then voc where
-    JPEGImages exists, then folder."""
+    JPEGImages exists, then cub (CUB-200-2011's files) where train_test_split.txt exists, then
+    folder."""
     table: str = ""
     """CSV file with a header naming `path` (relative to the root) and `classes` (names separated
     by spaces)."""
     split: str = "train"
-    """Name of the image list ImageSets/Segmentation/<split>.txt (VOC layout only)."""
+    """Name of the image list ImageSets/Segmentation/<split>.txt (VOC layout), or train, test or
+    all (CUB layout); the other layouts have one list."""
     labels: str = ""
     """File of image-level labels, relative to the root: a labels.csv or a list `id c1 c2 ...`;
     empty looks for labels.csv, then Annotations/*.xml."""
+    boxes: str = ""
+    """Object boxes, for evaluation alone, relative to the root or absolute: a CSV file `path,x0,y0,
+    x1,y1` in pixels (a header may add a column class), or a folder of XML annotations; empty takes
+    bounding_boxes.txt (CUB layout) or Annotations/*.xml (VOC layout)."""
     classes: list[str] = field(default_factory=list)
     """Class names in order; empty means <root>/classes.txt where it exists, else the 20 VOC
     classes where all labels are among them, else the sorted names that occur."""
@@ -78,6 +100,8 @@ class DataConfig:
     """Loader processes of each rank, a count; 0 loads in the training process."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation"""
+    holdout: HoldoutConfig = field(default_factory=HoldoutConfig)
+    """Images that are not trained on"""
 
     def __post_init__(self) -> None:
         if self.size < 16:

@@ -1,5 +1,6 @@
 """Settings of the classifier and of its optimisation."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -47,12 +48,52 @@ class EraseConfig:
 
 
 @dataclass(kw_only=True)
+class TwoBranchConfig:
+    """The network `two_branch`: what its branch F2 learns from the maps that its branch F1
+    accumulates in the same run."""
+
+    classification_weight: float = 1.0
+    """Weight of F1's classification loss, above 0."""
+    integral_weight: float = 1.0
+    """Weight of F2's loss against the cumulative maps, above 0."""
+    start_epoch: int = 1
+    """First epoch, counted from 0, in which F2 learns, at least accumulate.start_epoch: before it
+    there are no maps. The papers' F2 learns while F1 accumulates, so that 1 is the first epoch
+    that accumulates by default; later means maps that are nearer to their end."""
+    loss: Literal["mce", "ep", "hybrid"] = "hybrid"
+    """F2's loss, as `integral.loss` of `oaa integral` (hybrid, Eq. 9: the papers')."""
+    threshold: float = 0.0
+    """tau: a cell counts as attended where its target exceeds it, 0 to below 1."""
+    normalise: Literal["pooled", "per_class"] = "pooled"
+    """Over what the means of F2's loss run, as `integral.normalise` of `oaa integral`."""
+
+    def __post_init__(self) -> None:
+        for name in ("classification_weight", "integral_weight"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"model.two_branch.{name} is {getattr(self, name)}, expected a weight above 0"
+                )
+        if self.start_epoch < 0:
+            raise ValueError(
+                f"model.two_branch.start_epoch is {self.start_epoch}, expected 0 or more"
+            )
+        if not 0 <= self.threshold < 1:
+            raise ValueError(
+                f"model.two_branch.threshold is {self.threshold}, expected 0 to below 1"
+            )
+
+
+@dataclass(kw_only=True)
 class ModelConfig:
     """The classifier: a trunk, three 3x3 convolutions and a class-aware 1x1 convolution."""
 
-    variant: Literal["cam", "acol", "adl", "seenet"] = "cam"
+    variant: Literal["cam", "acol", "adl", "seenet", "two_branch"] = "cam"
     """cam is the plain classifier of OAA; acol (two heads), adl (a dropout layer) and seenet (three
-    heads) erase what they attend to while they train."""
+    heads) erase what they attend to while they train; two_branch has a second head that learns the
+    maps which the first one accumulates."""
+    labels: Literal["multi", "single"] = "multi"
+    """multi: an image may have several classes, each a problem of its own (sigmoid); single: each
+    image has exactly one class, and classes exclude each other (softmax)."""
     backbone: str = "tf_efficientnet_lite0"
     """`vgg16_oaa` (the papers' VGG16) or the name of any timm model with feature extraction."""
     weights: str = "timm"
@@ -73,6 +114,8 @@ class ModelConfig:
     to [-1, 1], caffe subtracts the BGR mean from 0..255 values."""
     erase: EraseConfig = field(default_factory=EraseConfig)
     """Thresholds of the erasing variants"""
+    two_branch: TwoBranchConfig = field(default_factory=TwoBranchConfig)
+    """The variant of two branches"""
 
     def __post_init__(self) -> None:
         if self.output_stride not in (4, 8, 16, 32):
@@ -83,6 +126,12 @@ class ModelConfig:
             raise ValueError(
                 f"model.head_channels is {self.head_channels} and model.head_layers is "
                 f"{self.head_layers}, expected at least 1 and 0"
+            )
+        if self.labels == "single" and self.variant == "seenet":
+            raise ValueError(
+                "model.labels is single and model.variant is seenet, expected cam, acol, adl or "
+                "two_branch: seenet's third head learns that no class is there, which a softmax "
+                "cannot say"
             )
 
 

@@ -12,16 +12,18 @@ AS_TRAINED = -1
 
 @dataclass(kw_only=True)
 class PredictConfig:
-    """Apply a trained segmentation network to photographs: masks, overlays and class areas."""
+    """Apply a trained network to photographs: masks and class areas by a segmentation network,
+    classes and boxes by a classifier; overlays by both."""
 
     checkpoint: str = ""
-    """Run directory of `oaa segment` whose published checkpoint is taken; usually the first word
-    of the command."""
+    """Run directory of `oaa segment` (or `oaa classify`) whose published checkpoint is taken;
+    usually the first word of the command."""
     images: list[str] = field(default_factory=list)
     """Image files and folders (with all that is below them); usually the other words. Images are
     turned as their EXIF orientation says."""
     out: str = "runs/predict"
-    """New or empty folder that receives masks/NAME.png, overlays/NAME.png and predictions.json."""
+    """New or empty folder that receives masks/NAME.png (by a segmentation network),
+    overlays/NAME.png and predictions.json."""
     size: int = AS_TRAINED
     """Short side in pixels at which the network looks at an image (views.scales are factors on
     it); 0 is the image's own, -1 that of the training: its data.size, or the image's own where
@@ -38,6 +40,12 @@ class PredictConfig:
     """Refine each prediction by a dense CRF on the classes that it shows."""
     dense_crf: CrfConfig = field(default_factory=CrfConfig)
     """Its settings"""
+    box_threshold: float = 0.2
+    """Of a classifier: share of the attention map's maximum above which a pixel belongs to the
+    object, 0 to below 1."""
+    localized: str = ""
+    """Run directory of `oaa localize` on this classifier, whose frozen threshold and components
+    take the place of box_threshold."""
     overlays: bool = True
     """Draw each image with its classes in translucent colours, and their names below it."""
     overlay_size: int = 1600
@@ -70,5 +78,7 @@ class PredictConfig:
             )
         if self.pixel_limit <= 0:
             raise ValueError(f"pixel_limit is {self.pixel_limit} megapixels, expected > 0")
+        if not 0 <= self.box_threshold < 1:
+            raise ValueError(f"box_threshold is {self.box_threshold}, expected 0 to below 1")
         if self.processes < 0:
             raise ValueError(f"processes is {self.processes}, expected 0 or more")

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
+from dist_oaa.data.boxes import ObjectBoxes, has_boxes, open_boxes
 from dist_oaa.data.images import BadImageError, read_image, read_mask
 from dist_oaa.data.problems import KINDS, CollectedProblems, Problem
 from dist_oaa.data.sample import ImageSet, Sample
@@ -41,6 +42,8 @@ class CheckReport:
     widths: tuple[int, ...]
     masks: int
     """Images that have a mask file, a count."""
+    boxes: str
+    """How many boxes there are, and where they were read; empty where none are named."""
     problems: tuple[Problem, ...]
 
     @property
@@ -60,7 +63,8 @@ def check(config: DataConfig, console: Console | None = None) -> CheckReport:
         image_set = open_image_set(config, problems)
     except UserError as error:
         problems.add("layout", str(error))
-        return CheckReport(config.root, 0, {}, "none", (), (), 0, tuple(problems.found))
+        return CheckReport(config.root, 0, {}, "none", (), (), 0, "", tuple(problems.found))
+    boxes = _boxes(config, image_set, problems)
     sizes_HW = []
     # Threads are enough: PIL's decoders release the interpreter lock.
     with ThreadPool(os.cpu_count()) as pool:
@@ -80,7 +84,26 @@ def check(config: DataConfig, console: Console | None = None) -> CheckReport:
             problems.found.extend(found)
             if size_HW is not None:
                 sizes_HW.append(size_HW)
-    return _report(config, image_set, sizes_HW, problems)
+    return _report(config, image_set, sizes_HW, boxes, problems)
+
+
+def _boxes(
+    config: DataConfig, image_set: ImageSet, problems: CollectedProblems
+) -> ObjectBoxes | None:
+    """The boxes, where the settings or the layout name any."""
+    try:
+        return open_boxes(config, image_set, problems) if has_boxes(config) else None
+    except UserError as error:
+        problems.add("layout", str(error))
+        return None
+
+
+def _said_of(boxes: ObjectBoxes | None) -> str:
+    if boxes is None:
+        return ""
+    count = sum(map(len, boxes.by_image.values()))
+    clipped = f", {boxes.clipped} clipped by up to a pixel" if boxes.clipped else ""
+    return f"{count} on {len(boxes.by_image)} images, from {boxes.source}{clipped}"
 
 
 def _examine(
@@ -125,6 +148,7 @@ def _report(
     config: DataConfig,
     image_set: ImageSet,
     sizes_HW: list[tuple[int, int]],
+    boxes: ObjectBoxes | None,
     problems: CollectedProblems,
 ) -> CheckReport:
     counts = Counter(c for sample in image_set.samples for c in sample.classes)
@@ -136,6 +160,7 @@ def _report(
         heights=tuple(height for height, _ in sizes_HW),
         widths=tuple(width for _, width in sizes_HW),
         masks=sum(sample.mask is not None for sample in image_set.samples),
+        boxes=_said_of(boxes),
         problems=tuple(problems.found),
     )
 
@@ -150,6 +175,8 @@ def print_report(report: CheckReport, console: Console) -> None:
     line(f"Data set     {report.root}")
     line(f"Images       {report.images}, {report.masks} with a mask")
     line(f"Labels from  {report.label_source}")
+    if report.boxes:
+        line(f"Boxes        {report.boxes}")
     for name, lengths in (("Height", report.heights), ("Width", report.widths)):
         if lengths:
             line(

@@ -16,6 +16,8 @@ KINDS = {
     "duplicate": "Duplicate ids",
     "unlabelled": "Images without a label",
     "unknown_class": "Unknown classes",
+    "unboxed": "Images without a box",
+    "box": "Boxes that cannot be used",
     "mask_size": "Masks of another size than their image",
     "mask_index": "Masks with an unknown index",
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
+from dist_oaa.data.cub import SPLIT_FILE, open_cub
 from dist_oaa.data.folder import open_folder
 from dist_oaa.data.problems import Problems
 from dist_oaa.data.sample import ImageSet
@@ -16,6 +17,7 @@ LAYOUTS: dict[str, Callable[[DataConfig, Path, Problems], ImageSet]] = {
     "voc": open_voc,
     "table": open_table,
     "folder": open_folder,
+    "cub": open_cub,
 }
 """Layout name -> reader. A reader reports faults of single images to the given Problems and goes
 on without them, and raises UserError where nothing can be read."""
@@ -40,7 +42,7 @@ def open_image_set(config: DataConfig, problems: Problems | None = None) -> Imag
     root = Path(config.root)
     if not root.is_dir():
         raise UserError(f"data.root: {root} is not a folder, expected the folder of the data set")
-    layout = _auto(config, root) if config.layout == "auto" else config.layout
+    layout = layout_of(config)
     if layout not in LAYOUTS:
         raise UserError(f"data.layout is {layout!r}, expected auto, {', '.join(LAYOUTS)}")
     image_set = LAYOUTS[layout](config, root, problems)
@@ -51,7 +53,13 @@ def open_image_set(config: DataConfig, problems: Problems | None = None) -> Imag
     return image_set
 
 
-def _auto(config: DataConfig, root: Path) -> str:
+def layout_of(config: DataConfig) -> str:
+    """The layout of the data set, `auto` decided by what lies in its root."""
+    root = Path(config.root)
+    if config.layout != "auto":
+        return config.layout
     if config.table:
         return "table"
-    return "voc" if (root / "JPEGImages").is_dir() else "folder"
+    if (root / "JPEGImages").is_dir():
+        return "voc"
+    return "cub" if (root / SPLIT_FILE).is_file() else "folder"

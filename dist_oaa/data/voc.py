@@ -4,7 +4,8 @@
                                          is missing (there a flag 1, 0 or -1 may follow the id)
     JPEGImages/<id>.jpg                  or .jpeg, or .png, the first that exists
     SegmentationClass/<id>.png           where present, for evaluation alone: never opened here
-    Annotations/<id>.xml                 objects, whose names are the image-level label
+    Annotations/<id>.xml                 objects, whose names are the image-level label; their
+                                         boxes are for evaluation alone (boxes.py)
 
 Labels come from `data.labels` where it is set, else from labels.csv, else from the XML files:
 never from the masks. Objects marked `difficult` count, as in the literature on weakly supervised
@@ -13,7 +14,7 @@ segmentation.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.ElementTree import parse
 
@@ -32,6 +33,7 @@ from dist_oaa.data.sample import ImageSet, Sample
 
 LIST_FOLDERS = ("ImageSets/Segmentation", "ImageSets/Main")
 ANNOTATIONS = "Annotations"
+SIDES = ("xmin", "ymin", "xmax", "ymax")
 LABELS_CSV = "labels.csv"
 LISTS_SHOWN = 12
 
@@ -160,10 +162,29 @@ def _annotations(
 
 
 def _object_names(path: Path) -> tuple[str, ...]:
-    """Class names of an annotation's objects, not of their parts (a head, a hand), deeper down."""
-    names = [
-        (node.findtext("name") or "").strip() for node in parse(path).getroot().findall("object")
-    ]
-    if "" in names:
-        raise ValueError("an object has no name")
-    return tuple(names)
+    """Class names of an annotation's objects."""
+    return tuple(name for name, _ in _objects(path))
+
+
+def _objects(path: Path) -> Iterator[tuple[str, Element]]:
+    """(class name, node) of an annotation's objects, not of their parts (a head, a hand)."""
+    for node in parse(path).getroot().findall("object"):
+        name = (node.findtext("name") or "").strip()
+        if not name:
+            raise ValueError("an object has no name")
+        yield name, node
+
+
+def read_objects(path: Path) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """(class name, (xmin, ymin, xmax, ymax) as they stand) of an annotation's objects.
+
+    Raises:
+        UserError: the file cannot be read, or an object has no name or no box.
+    """
+    try:
+        return [
+            (name, tuple(float(node.findtext(f"bndbox/{side}") or "") for side in SIDES))
+            for name, node in _objects(path)
+        ]
+    except (ParseError, ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as an annotation with boxes: {error}") from error

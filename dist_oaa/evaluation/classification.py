@@ -1,4 +1,4 @@
-"""Mean average precision of a multi-label classifier.
+"""How good a classifier is: mean average precision, and accuracy where images have one class.
 
 Shapes: N images, C classes.
 """
@@ -38,6 +38,21 @@ def mean_average_precision(
     for c in np.flatnonzero(labels_NC.any(0)):
         precision_C[c] = _average_precision(scores_NC[:, c], labels_NC[:, c])
     return float(mean_where_defined(precision_C)), precision_C
+
+
+def top_k_accuracy(scores_NC: np.ndarray, class_N: np.ndarray, k: int) -> float:
+    """Share of the images whose class is among the k of the highest scores.
+
+    A class that ties with others counts as the last of them, so that a classifier that says the
+    same of all classes is never right.
+
+    Args:
+        scores_NC: (N, C), any monotone score; N of 1 or more.
+        class_N: (N,) the class of each image.
+        k: a count, 1 or more; with C classes or fewer every image counts as right.
+    """
+    true_N1 = np.take_along_axis(scores_NC, np.asarray(class_N)[:, None], axis=1)
+    return float(((scores_NC >= true_N1).sum(axis=1) <= k).mean())
 
 
 def _average_precision(scores_N: np.ndarray, labels_N: np.ndarray) -> float:

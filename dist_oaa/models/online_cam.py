@@ -54,23 +54,32 @@ def masked_mean(cam_BCHW: Tensor, cells_B2: Tensor | None) -> Tensor:
 
 
 class Erasing(NamedTuple):
-    """What networks that erase while they train need to know of a batch (variants/)."""
+    """What networks that erase or branch while they train need to know of a batch (variants/)."""
 
     labels_BC: Tensor
     """1 for the target classes of each image."""
     chance_B: Tensor
     """float32: a number from [0, 1) for each image, a function of (seed, epoch, image name)."""
+    second_branch: bool = True
+    """Whether the second branch of `two_branch` learns already."""
 
 
 class Prediction(NamedTuple):
     """What a classifier says of a batch."""
 
     logits_BC: Tensor
-    """float32 scores before the sigmoid."""
+    """float32 scores before the sigmoid, or before the softmax of single labels."""
     cam_BCHW: Tensor
-    """F, raw; cells over padding are left as they are."""
+    """F, raw: the attention of the network; cells over padding are left as they are."""
     extra: tuple[tuple[Tensor, Tensor], ...] = ()
     """(logits_BC, targets_BC) of further branches, one more term of the loss each; in training."""
+    online_cam_BCHW: Tensor | None = None
+    """What accumulates where that is another map than cam_BCHW: F of the branch that classifies."""
+
+    @property
+    def accumulated_BCHW(self) -> Tensor:
+        """The maps that accumulate in training."""
+        return self.cam_BCHW if self.online_cam_BCHW is None else self.online_cam_BCHW
 
 
 def make_head(
@@ -95,7 +104,10 @@ class OnlineCAMClassifier(nn.Module):
     Attributes:
         trunk, head: the two parts; all that is not in the trunk is new.
         normalisation: what turns images into the input of `forward`.
+        one_class: every image has exactly one class (`model.labels: single`).
     """
+
+    one_class = False
 
     def __init__(
         self, trunk: Trunk, num_classes: int, head_channels: int, head_layers: int

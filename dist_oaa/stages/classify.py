@@ -15,6 +15,7 @@ from dist_oaa.config.accumulate import AccumulateConfig
 from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.load import dump_config, parse_config
+from dist_oaa.data.holdout import kept
 from dist_oaa.data.loader import BatchLoader
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.data.sampler import EpochOrder
@@ -72,7 +73,7 @@ def prepare(config: ClassifyConfig, world: World) -> Prepared:
         UserError: the same on every rank.
     """
     run_dir = Path(config.run_dir)
-    image_set = world.agree(lambda: in_name_order(open_image_set(config.data)))
+    image_set = world.agree(lambda: training_images(config))
     plan = Plan.of(config.optim, len(image_set))
     rules = rules_of(config.accumulate)
     manifests = world.agree(
@@ -169,6 +170,33 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
     return metrics
 
 
+def training_images(config: ClassifyConfig) -> ImageSet:
+    """The images that the run trains on, in the order of their names.
+
+    Raises:
+        UserError: when the data set cannot be opened, nothing is left of it after the images that
+            are held out, or an image has not the one class of `model.labels: single`.
+    """
+    whole = open_image_set(config.data)
+    image_set = in_name_order(kept(whole, config.data.holdout))
+    if config.model.labels == "multi":
+        return image_set
+    if len(image_set.class_names) < 2:
+        raise UserError(
+            f"model.labels is single, but data.root {config.data.root} has only the class "
+            f"{image_set.class_names[0]!r}, expected two or more to choose from"
+        )
+    for sample in image_set.samples:
+        if len(sample.classes) != 1:
+            names = ", ".join(image_set.class_names[c] for c in sample.classes)
+            raise UserError(
+                f"model.labels is single, but image {sample.id!r} has {len(sample.classes)} "
+                f"classes ({names}) in {image_set.label_source} of {config.data.root}; expected "
+                "one class for each image, or model.labels multi"
+            )
+    return image_set
+
+
 def rules_of(settings: AccumulateConfig) -> dict[str, Rules]:
     """By kind of map, as metrics name it: the run's own rule, then the compared ones."""
     chosen = [("cumulative", settings.gate, settings.fusion)]
@@ -205,7 +233,8 @@ def check_plan(config: ClassifyConfig, plan: Plan, world: World) -> None:
     """Refuses a run that could not do what it is for.
 
     Raises:
-        UserError: when ranks would own no shard, or no epoch would be accumulated.
+        UserError: when ranks would own no shard, or no epoch would be accumulated or taught to the
+            second branch.
     """
     if world.size > config.store.shards:
         raise UserError(
@@ -216,6 +245,12 @@ def check_plan(config: ClassifyConfig, plan: Plan, world: World) -> None:
         raise UserError(
             f"accumulate.start_epoch is {config.accumulate.start_epoch} (counted from 0), but the "
             f"run has {plan.epochs} epochs: nothing would be accumulated"
+        )
+    first = config.model.two_branch.start_epoch
+    if config.model.variant == "two_branch" and first >= plan.epochs:
+        raise UserError(
+            f"model.two_branch.start_epoch is {first} (counted from 0), but the run has "
+            f"{plan.epochs} epochs: the second branch would learn nothing"
         )
 
 

@@ -17,6 +17,7 @@ from dist_oaa.attention.targets import TargetMaps
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.integral import IntegralConfig
 from dist_oaa.config.load import dump_config, parse_config
+from dist_oaa.data.holdout import kept
 from dist_oaa.data.loader import BatchLoader
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.data.sampler import EpochOrder
@@ -71,7 +72,9 @@ def prepare(config: IntegralConfig, world: World, stop: StopFlag, reporter: Repo
     """
     run_dir = Path(config.run_dir)
     world.only_first(lambda: check_run_dir(run_dir, config.resume))
-    image_set = world.agree(lambda: in_name_order(open_image_set(config.data)))
+    image_set = world.agree(
+        lambda: in_name_order(kept(open_image_set(config.data), config.data.holdout))
+    )
     source = world.agree(lambda: open_targets(config, image_set))
     world.agree(lambda: check_shards(config, world))
     plan = Plan.of(config.optim, len(image_set))

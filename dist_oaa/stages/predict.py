@@ -1,12 +1,12 @@
-"""`oaa predict`: a trained segmentation network over photographs.
+"""`oaa predict`: a trained network over photographs.
 
 Reads the run directory of the network and any image files; writes into a new folder, all at once
-when the last image is done: masks/NAME.png (palette PNG: 0 background, class index + 1),
-overlays/NAME.png and predictions.json.
+when the last image is done: overlays/NAME.png, predictions.json and, by a segmentation network,
+masks/NAME.png (palette PNG: 0 background, class index + 1). A classifier predicts classes and
+boxes (predicting/boxes.py).
 """
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 
@@ -17,10 +17,12 @@ from dist_oaa.config.predict import AS_TRAINED, PredictConfig
 from dist_oaa.config.words import split_words
 from dist_oaa.models.segmentation.scoring import Scorer
 from dist_oaa.runtime.distributed import World, open_world
-from dist_oaa.runtime.files import sync_folder
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
-from dist_oaa.stages.predicting.finish import Failed, Finisher, Prediction
+from dist_oaa.stages.predicting.box_report import BoxReport
+from dist_oaa.stages.predicting.boxes import is_classifier, predict_boxes
+from dist_oaa.stages.predicting.finish import Finisher
+from dist_oaa.stages.predicting.folder import begin, check_any, check_out, publish, working_folder
 from dist_oaa.stages.predicting.predictor import Predictor
 from dist_oaa.stages.predicting.report import Report, announce, say_results
 from dist_oaa.stages.predicting.sources import find_sources
@@ -55,15 +57,16 @@ def parse(prog: str, argv: list[str]) -> PredictConfig:
     return config
 
 
-def predict(config: PredictConfig, world: World, stop: StopFlag) -> Report:
-    """Writes masks, overlays and the summary of all images.
+def predict(config: PredictConfig, world: World, stop: StopFlag) -> Report | BoxReport:
+    """Writes masks (or boxes), overlays and the summary of all images.
 
     Raises:
         UserError, RunError, Interrupted: see config/errors.py; the same on every rank.
     """
+    if world.agree(lambda: is_classifier(Path(config.checkpoint))):
+        return predict_boxes(config, world, stop)
     out = Path(config.out).resolve()
-    # A name without process id: what a killed attempt left behind is replaced.
-    folder = out.with_name(f".{out.name}.tmp")
+    folder = working_folder(out)
     world.only_first(lambda: check_out(out, config))
     sources = world.agree(lambda: find_sources(config.images))
     trained = world.agree(lambda: load_network(config))
@@ -102,19 +105,6 @@ def predict(config: PredictConfig, world: World, stop: StopFlag) -> Report:
         raise
     say_results(reporter, report)
     return report
-
-
-def check_out(out: Path, config: PredictConfig) -> None:
-    """Refuses a folder that holds anything.
-
-    Raises:
-        UserError: when it does, or is no folder.
-    """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(
-            f"out {config.out} exists and holds something, and nothing is ever overwritten: "
-            "choose another folder or remove this one"
-        )
 
 
 def load_network(config: PredictConfig) -> TrainedSegmenter:
@@ -164,33 +154,3 @@ def build_scorer(
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-def begin(folder: Path) -> None:
-    """An empty folder for the files while they are made."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-
-
-def check_any(results: list[Prediction | Failed]) -> None:
-    """Refuses to call it a success when no image at all could be read.
-
-    Raises:
-        UserError: when none could.
-    """
-    failed = [result for result in results if isinstance(result, Failed)]
-    if len(failed) == len(results):
-        count = len(results)
-        whole = f"none of the {count} images can be used, first: " if count > 1 else ""
-        raise UserError(f"{whole}{failed[0].reason}")
-
-
-def publish(folder: Path, out: Path, report: Report) -> None:
-    """Writes the summary and makes the folder appear; on rank 0.
-
-    Raises:
-        OSError: when the disk is full or not writable.
-    """
-    report.save(folder)
-    os.replace(folder, out)
-    sync_folder(out.parent)

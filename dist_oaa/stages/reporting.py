@@ -11,7 +11,7 @@ from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.tally import Measurement
 
-COMPARED = ("/recall", "/noise", "/seed_miou", "/label_miou", "classifier/map")
+COMPARED = ("/recall", "/noise", "/seed_miou", "/label_miou", "classifier/map", "classifier/top1")
 """Endings of the figures by which TensorBoard compares runs."""
 
 ATTENTION_CHARTS = (

@@ -39,7 +39,8 @@ class Trained:
     step: int
     """Optimiser steps of the checkpoint."""
     activation: Literal["cam", "sigmoid"]
-    """How its class maps become attention: sigmoid after `oaa integral`, Eq. 2 else."""
+    """How its class maps become attention: sigmoid after `oaa integral` and of the second branch
+    of `two_branch`, Eq. 2 else."""
 
 
 def load_classifier(run_dir: Path) -> Trained:
@@ -55,7 +56,8 @@ def load_classifier(run_dir: Path) -> Trained:
     checkpoint = published_checkpoint(run_dir)
     model, _ = build_classifier(dataclasses.replace(config, weights="none"), len(class_names), 0)
     step = load_weights(model, checkpoint, run_dir, class_names)
-    activation = "sigmoid" if "integral" in tree else "cam"
+    learnt = "integral" in tree or config.variant == "two_branch"
+    activation = "sigmoid" if learnt else "cam"
     return Trained(model.eval(), config, data, class_names, step, activation)
 
 

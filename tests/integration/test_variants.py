@@ -1,4 +1,4 @@
-"""Classifiers that erase what they attend to, in whole runs of `oaa classify`."""
+"""Classifiers with more than one head or layer, in whole runs of `oaa classify`."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from runs import assert_same_run, maps_of, settings, weights_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
-VARIANTS = ["acol", "adl", "seenet"]
+VARIANTS = ["acol", "adl", "seenet", "two_branch"]
 SETTINGS = {
     # 24 images in steps of 23 and 1: in every second step one of two ranks has no image.
     "optim.batch_size": 23,
@@ -106,8 +106,24 @@ def test_the_variants_are_different_networks_on_the_same_trunk(alone):
         "acol": {"head", "erased_head"},
         "adl": {"head"},
         "seenet": {"head", "erased_head", "background_head"},
+        "two_branch": {"head", "integral_head"},
     }
     losses = {variant: epochs_of(alone(variant))[0]["train/epoch_loss"] for variant in VARIANTS}
     # A loss a head: those of untrained heads are log 2 each.
     assert losses["acol"] == pytest.approx(2 * losses["adl"], rel=0.15)
     assert losses["seenet"] == pytest.approx(3 * losses["adl"], rel=0.15)
+    # The second branch begins in the second epoch; it has a loss of its own kind.
+    assert losses["two_branch"] == pytest.approx(losses["adl"], rel=0.15)
+    taught = ["train/branch_loss" in line for line in epochs_of(alone("two_branch"))]
+    assert taught == [False, True, True]
+
+
+def test_before_it_learns_the_second_branch_changes_nothing(alone):
+    """Epoch 0 is that of the plain classifier to the last bit; from epoch 1 the trunk is shared."""
+    plain, branched = epochs_of(alone("cam")), epochs_of(alone("two_branch"))
+    assert set(branched[0]) - set(plain[0]) == {
+        key for key in branched[0] if key.startswith(("integral/", "per_class/integral/"))
+    }
+    assert {key: branched[0][key] for key in plain[0]} == plain[0]
+    assert branched[0]["cumulative/recall"] > 0
+    assert branched[1]["train/epoch_loss"] != plain[1]["train/epoch_loss"]

@@ -9,7 +9,8 @@ what is left. Both are trained with the labels, and the maps of both are joined 
 Sources: the public code of the authors (xiaomengyc/ACoL) and of wsolevaluation.
 
 What is this project's own: the heads are those of the plain classifier. Images have several
-classes, so the erased attention is the maximum over them, and the losses are Eq. 1's. The joined
+classes, so the erased attention is the maximum over them, and the losses are Eq. 1's (the authors'
+softmax with `model.labels: single`). The joined
 maps are normalised by Eq. 2 and not by min and max, so that 0 is no attention, as everywhere here.
 In evaluation the erased classes are the labels where they are passed, which is what the authors'
 code does, and else the classes that head A sees.
@@ -64,7 +65,7 @@ class ACoL(OnlineCAMClassifier):
         cam_BCHW = self.head(features_BDHW)
         logits_BC = masked_mean(cam_BCHW, cells_B2)
         valid_B1HW = valid_places(cells_B2, features_BDHW)
-        classes_BC = erased_classes(erasing, logits_BC)
+        classes_BC = erased_classes(erasing, logits_BC, self.one_class)
         kept_B1HW = self.kept(cam_BCHW.detach(), classes_BC, valid_B1HW)
         erased_cam_BCHW = self.erased_head(features_BDHW.masked_fill(~kept_B1HW, 0.0))
         joined_BCHW = torch.maximum(

@@ -24,16 +24,18 @@ def valid_places(cells_B2: Tensor | None, features_BDHW: Tensor) -> Tensor:
     return extent_mask(cells_B2, (height, width))[:, None]
 
 
-def erased_classes(erasing: Erasing | None, logits_BC: Tensor) -> Tensor:
+def erased_classes(erasing: Erasing | None, logits_BC: Tensor, one_class: bool = False) -> Tensor:
     """Bool (B, C), the classes whose attention is erased: the image's labels where they are known.
 
     Where they are not, the classes that the network itself sees: those of positive score
     (p > 1/2), and in any case the one of the highest. The public code of wsolevaluation takes the
-    highest too; its images have one class.
+    highest too; its images have one class, and where ours do (`one_class`) only that is taken: the
+    sign of a score says nothing before a softmax.
     """
     if erasing is not None:
         return erasing.labels_BC > 0
-    return (logits_BC > 0) | (logits_BC == logits_BC.amax(dim=1, keepdim=True))
+    highest_BC = logits_BC == logits_BC.amax(dim=1, keepdim=True)
+    return highest_BC if one_class else (logits_BC > 0) | highest_BC
 
 
 def own_peak(cam_BCHW: Tensor, valid_B1HW: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import named_disk_errors
 from dist_oaa.runtime.loop import Plan, Position
 from dist_oaa.runtime.tracking import Tracker
-from dist_oaa.stages.classifying.measure import Measurer
+from dist_oaa.stages.classifying.measure import INTEGRAL, Measurer
 from dist_oaa.stages.classifying.stage import ClassifyStage
 from dist_oaa.stages.gallery import KINDS, Gallery
 from dist_oaa.stages.reporting import per_class_metrics, per_class_table
-from dist_oaa.stages.tally import Measurement, measured_images
+from dist_oaa.stages.tally import Measurement, listed_images, measured_images
 
 
 class EpochEnd:
@@ -35,7 +35,12 @@ class EpochEnd:
     ) -> None:
         self.config, self.world, self.image_set = config, world, image_set
         self.plan, self.measurer, self.tracker = plan, measurer, tracker
-        self.gallery = Gallery(Path(config.run_dir), image_set.class_names, config.data.pixel_limit)
+        branch = {INTEGRAL: "second branch"} if config.model.variant == "two_branch" else {}
+        # The cumulative map comes last: the last one's evolution is drawn.
+        self.kinds = {"cam": KINDS["cam"]} | branch | KINDS
+        self.gallery = Gallery(
+            Path(config.run_dir), image_set.class_names, config.data.pixel_limit, self.kinds
+        )
 
     def __call__(self, stage: ClassifyStage, at: Position) -> dict[str, float]:
         """The figures as of `at`; empty after an epoch that is not measured.
@@ -48,7 +53,8 @@ class EpochEnd:
         due = settings.every_epochs and (at.epoch + 1) % settings.every_epochs == 0
         if not (last or due):
             return {}
-        chosen = measured_images(self.image_set, 0 if last else settings.images)
+        names = listed_images(settings, self.image_set)
+        chosen = measured_images(self.image_set, 0 if last else settings.images, names)
         found = self.measurer.measure(stage, np.union1d(chosen, self.measurer.gallery))
         self.world.agree(lambda: self._show(stage, found, at))
         return found.metrics | per_class_metrics(found, self.image_set.class_names)
@@ -56,7 +62,7 @@ class EpochEnd:
     def _show(self, stage: ClassifyStage, found: Measurement, at: Position) -> None:
         if self.tracker is None:
             return
-        table = per_class_table(found, self.image_set.class_names, KINDS)
+        table = per_class_table(found, self.image_set.class_names, self.kinds)
         self.tracker.text("per_class", table, at.step)
         with named_disk_errors(f"{self.config.run_dir}/pictures"):
             self.gallery.add(at.epoch, at.step, found.gallery, self.tracker)

@@ -2,22 +2,29 @@
 
 Current CAM and cumulative maps go through the same steps: the map of the whole image at map_size
 cells, then the size of the mask. Counts are summed over ranks, so that the figures do not depend
-on the world size.
+on the world size. Of the network `two_branch` CAM is that of F1, which accumulates, and
+`integral` is the attention of F2.
 """
 
 import numpy as np
 import torch
 
-from dist_oaa.attention.vectorised import attention_maps
+from dist_oaa.attention.batch import Pairs
+from dist_oaa.attention.vectorised import attention_maps, sample_maps
 from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.data.loader import MEASURE, Batch
 from dist_oaa.data.sample import ImageSet
-from dist_oaa.evaluation.classification import mean_average_precision
-from dist_oaa.models.classifier import valid_cells
+from dist_oaa.evaluation.classification import mean_average_precision, top_k_accuracy
+from dist_oaa.models.classifier import Prediction, valid_cells
+from dist_oaa.models.losses import probabilities
 from dist_oaa.runtime.distributed import World
 from dist_oaa.stages.classifying.stage import ClassifyStage
 from dist_oaa.stages.tally import ImageMaps, MapTally, Measurement
 from dist_oaa.stages.training import autocast
+
+INTEGRAL = "integral"
+"""The maps of F2, as those of `oaa integral` are called."""
+TOP = (1, 5)
 
 
 class Measurer:
@@ -44,7 +51,8 @@ class Measurer:
         """
         store = stage.accumulator.store
         mine = indices[np.isin(stage.order.shard_N[indices], list(store.owned))]
-        tallies = {kind: self._tally() for kind in ("cam", *stage.accumulators)}
+        kinds = ("cam", *stage.accumulators, *([INTEGRAL] if stage.branch.exists else []))
+        tallies = {kind: self._tally() for kind in kinds}
         scores: list[tuple[int, np.ndarray]] = []
         pictures: list[ImageMaps] = []
         self.world.agree(lambda: self._local(stage, mine, tallies, scores, pictures))
@@ -52,18 +60,24 @@ class Measurer:
             tally.sum(self.world)
         gathered = [pair for part in self.world.gather(scores) for pair in part]
         images = [image for part in self.world.gather(pictures) for image in part]
-        metrics = {"classifier/map": self._average_precision(gathered)}
+        metrics = self._classification(sorted(gathered, key=lambda pair: pair[0]))
         for kind, tally in tallies.items():
             metrics |= tally.figures(kind)
         per_class = {kind: tally.per_class for kind, tally in tallies.items() if tally.images_1[0]}
         return Measurement(metrics, per_class, sorted(images, key=lambda i: i.sample.id))
 
-    def _average_precision(self, scores: list[tuple[int, np.ndarray]]) -> float:
+    def _classification(self, scores: list[tuple[int, np.ndarray]]) -> dict[str, float]:
+        single = self.config.model.labels == "single"
+        names = ["classifier/map", *(f"classifier/top{k}" for k in TOP if single)]
         if not scores:
-            return float("nan")
-        order = sorted(scores, key=lambda pair: pair[0])
-        labels_NC = self.image_set.labels_NC[[index for index, _ in order]]
-        return mean_average_precision(np.stack([s for _, s in order]), labels_NC)[0]
+            return dict.fromkeys(names, float("nan"))
+        labels_NC = self.image_set.labels_NC[[index for index, _ in scores]]
+        scores_NC = np.stack([s for _, s in scores])
+        figures = [mean_average_precision(scores_NC, labels_NC)[0]]
+        if single:
+            class_N = labels_NC.argmax(axis=1)
+            figures += [top_k_accuracy(scores_NC, class_N, k) for k in TOP]
+        return dict(zip(names, figures, strict=True))
 
     @torch.no_grad()
     def _local(
@@ -95,16 +109,11 @@ class Measurer:
         extent_B2 = batch.extent_B2.to(device)
         images_B3HW = stage.images(batch, extent_B2)
         with autocast(self.config.optim, device):
-            logits_BC, cam_BCHW, _ = model(images_B3HW, extent_B2)
+            predicted = model(images_B3HW, extent_B2)
         pairs = stage.accumulator.pairs(batch.index_B, batch.labels_BC).to(device)
-        cells_B2 = valid_cells(extent_B2, images_B3HW.shape[-2:], cam_BCHW.shape[-2:])
-        cam_PSS, _, _ = attention_maps(
-            cam_BCHW[pairs.image_P, pairs.class_P],
-            cells_B2[pairs.image_P],
-            batch.geometry_B23.to(device)[pairs.image_P],
-            self.config.accumulate.map_size,
-        )
-        maps = {"cam": cam_PSS.cpu().numpy()}
+        cells_B2 = valid_cells(extent_B2, images_B3HW.shape[-2:], predicted.cam_BCHW.shape[-2:])
+        geometry_P23 = batch.geometry_B23.to(device)[pairs.image_P]
+        maps = self._seen_now(stage, predicted, pairs, cells_B2[pairs.image_P], geometry_P23)
         for kind, accumulator in stage.accumulators.items():
             maps[kind] = accumulator.bank.attention(pairs.row_P).cpu().numpy()
         owner_P = pairs.image_P.cpu().numpy()
@@ -112,7 +121,28 @@ class Measurer:
             ImageMaps(self.image_set.samples[i], {k: m[owner_P == b] for k, m in maps.items()})
             for b, i in enumerate(batch.index_B.tolist())
         ]
-        return logits_BC.float().cpu().numpy(), images
+        logits_BC = predicted.logits_BC.float()
+        if self.config.model.labels == "single":
+            # Average precision compares images: a softmax's logits are only good within one.
+            logits_BC = probabilities(logits_BC, "single")
+        return logits_BC.cpu().numpy(), images
+
+    def _seen_now(
+        self,
+        stage: ClassifyStage,
+        predicted: Prediction,
+        pairs: Pairs,
+        cells_P2: torch.Tensor,
+        geometry_P23: torch.Tensor,
+    ) -> dict[str, np.ndarray]:
+        """The maps that the network itself makes of a batch, each (P, S, S)."""
+        image_P, class_P, size = pairs.image_P, pairs.class_P, self.config.accumulate.map_size
+        cam_PHW = predicted.accumulated_BCHW[image_P, class_P]
+        maps = {"cam": attention_maps(cam_PHW, cells_P2, geometry_P23, size)[0].cpu().numpy()}
+        if stage.branch.exists:
+            q_PHW = torch.sigmoid(predicted.cam_BCHW[image_P, class_P].float())
+            maps[INTEGRAL] = sample_maps(q_PHW, cells_P2, geometry_P23, size)[0].cpu().numpy()
+        return maps
 
     def _count(self, image: ImageMaps, tallies: dict[str, MapTally]) -> None:
         # The truth is the same for all kinds: its files are read once.

@@ -7,6 +7,7 @@ from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.stages.classifying.measure import INTEGRAL
 from dist_oaa.stages.reporting import (
     attention_charts,
     enter_comparison,
@@ -31,6 +32,7 @@ def charts(config: ClassifyConfig) -> dict:
     """The charts of a run: those whose curves it draws."""
     kinds = ["cam", "cumulative"]
     kinds += [f"cumulative_{name}" for name, _, _ in config.accumulate.compared]
+    kinds += [INTEGRAL] if config.model.variant == "two_branch" else []
     training = TRAINING_CHARTS | (DROP_CHART if config.drop.active else {})
     return {"attention": attention_charts(kinds), "training": training}
 
@@ -79,7 +81,10 @@ def conclude(
     reporter.say(
         f"pairs accepted: {rate} in the last epoch, {once} at least once; {fallen} fell back"
     )
-    reporter.say(f"classifier mAP {percent(metrics['classifier/map'])} on these training images")
+    figures = {name: metrics.get(f"classifier/{name}") for name in ("map", "top1", "top5")}
+    titles = {"map": "mAP", "top1": "top-1", "top5": "top-5"}
+    said = [f"{titles[name]} {percent(v)}" for name, v in figures.items() if v is not None]
+    reporter.say(f"classifier {', '.join(said)} on these training images")
     if "cam/recall" in metrics:
         rows = {
             "CAM (final classifier)": "cam",
@@ -90,6 +95,8 @@ def conclude(
                 config.accumulate.compare, config.accumulate.compared, strict=True
             )
         }
+        if f"{INTEGRAL}/recall" in metrics:
+            rows["second branch"] = INTEGRAL
         show_quality(reporter, metrics, rows)
     say_supervision(reporter, image_set, config.evaluate, f"trunk weights {config.model.weights}")
     say_places(reporter, config.run_dir, "store")
@@ -98,6 +105,7 @@ def conclude(
         config,
         metrics,
         variant=config.model.variant,
+        labels=config.model.labels,
         gate=config.accumulate.gate,
         fusion=config.accumulate.fusion,
         start_epoch=config.accumulate.start_epoch,

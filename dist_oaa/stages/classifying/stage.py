@@ -16,10 +16,11 @@ from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.data.augment import stateless_rng
 from dist_oaa.data.loader import Batch, BatchLoader
 from dist_oaa.data.sampler import EpochOrder
-from dist_oaa.models.classifier import Erasing, valid_cells
-from dist_oaa.models.losses import prediction_loss_B
+from dist_oaa.models.classifier import Erasing, Prediction, valid_cells
+from dist_oaa.models.losses import log_odds, prediction_loss_B
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Position, Trainable
+from dist_oaa.stages.classifying.branching import SecondBranch
 from dist_oaa.stages.classifying.dropping import DropLayer
 from dist_oaa.stages.training import autocast
 from dist_oaa.stages.training_stage import TrainingStage
@@ -38,8 +39,6 @@ class ClassifyStage(TrainingStage):
         last_pass: first epoch of the last pass over the images, where the fallback applies.
     """
 
-    counters = ("pairs", "accepted", "fallback", "broken", *DropLayer.counters)
-
     def __init__(
         self,
         config: ClassifyConfig,
@@ -57,6 +56,9 @@ class ClassifyStage(TrainingStage):
         self.accumulator = next(iter(accumulators.values()))
         self.measure, self.last_pass = measure, last_pass
         self.drop = DropLayer(config.drop, config.seed, keeps_examples=world.is_first)
+        self.branch = SecondBranch(config.model)
+        outcome = ("pairs", "accepted", "fallback", "broken")
+        self.counters = (*outcome, *self.branch.counters, *DropLayer.counters)
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """This rank's batches of an epoch, from a step on."""
@@ -81,13 +83,13 @@ class ClassifyStage(TrainingStage):
             self.accumulator.bank,
             self.trainable.model,
         )
-        erasing = Erasing(labels_BC, self._chances(batch.ids, epoch).to(device, non_blocking=True))
+        chance_B = self._chances(batch.ids, epoch).to(device, non_blocking=True)
+        erasing = Erasing(labels_BC, chance_B, self.branch.learns(epoch))
         with autocast(self.config.optim, device):
             predicted = self.trainable.wrapped(
                 dropped.images_B3HW, extent_B2, dropped.features_BHW, erasing
             )
-        loss = prediction_loss_B(predicted, labels_BC).sum()
-        cam_BCHW = predicted.cam_BCHW.detach()
+        cam_BCHW = predicted.accumulated_BCHW.detach()
         seen = Observation(
             cam_BCHW,
             predicted.logits_BC.detach(),
@@ -97,25 +99,51 @@ class ClassifyStage(TrainingStage):
             pairs,
         )
         outcome = self._accumulate(seen, epoch)
-        counts = torch.stack(
-            [outcome.accepted_P.sum(), outcome.fallback_P.sum(), outcome.broken_P.sum()]
-        )
-        return loss, [float(len(pairs)), *map(float, counts.tolist()), *dropped.counts]
+        loss_B, branch_counts = self._loss(predicted, seen, epoch)
+        # One transfer for all counts: each would wait for the device.
+        flags_3 = outcome.flags_3P.sum(dim=1)
+        counts = torch.stack([count.double() for count in (*flags_3, *branch_counts)])
+        return loss_B.sum(), [float(len(pairs)), *counts.tolist(), *dropped.counts]
+
+    def _loss(
+        self, predicted: Prediction, seen: Observation, epoch: int
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The loss of each image, once its attention has joined the maps; F2's counts."""
+        loss_B = prediction_loss_B(predicted, seen.labels_BC, self.config.model.labels)
+        if not self.branch.exists:
+            return loss_B, []
+        weights = self.config.model.two_branch
+        loss_B = weights.classification_weight * loss_B
+        if not self.branch.learns(epoch):
+            return loss_B, self.branch.nothing(loss_B.device)
+        taught_B, counts = self.branch.loss_B(predicted.cam_BCHW, seen, self.accumulator.bank)
+        return loss_B + weights.integral_weight * taught_B, counts
 
     def _accumulate(self, seen: Observation, epoch: int) -> Outcome:
         settings = self.config.accumulate
         if epoch >= settings.start_epoch:
             fallback = settings.fallback and epoch >= self.last_pass
-            outcomes = [
-                accumulator.update(seen, dataclasses.replace(self.rules[kind], fallback=fallback))
-                for kind, accumulator in self.accumulators.items()
-            ]
+            outcomes = []
+            for kind, accumulator in self.accumulators.items():
+                rules = dataclasses.replace(self.rules[kind], fallback=fallback)
+                outcomes.append(accumulator.update(self._scored(seen, rules.gate), rules))
             return outcomes[0]
         # Too early to accumulate; what the gate would have said is worth logging.
-        accept_BC = GATES[settings.gate](seen.logits_BC.float(), seen.labels_BC, settings.tau)
+        logits_BC = self._scored(seen, settings.gate).logits_BC
+        accept_BC = GATES[settings.gate](logits_BC.float(), seen.labels_BC, settings.tau)
         accepted_P = accept_BC[seen.pairs.image_P, seen.pairs.class_P]
         nothing_P = torch.zeros_like(accepted_P)
         return Outcome.of(accepted_P, nothing_P, nothing_P)
+
+    def _scored(self, seen: Observation, gate: str) -> Observation:
+        """The same with the scores that a gate compares.
+
+        Only `prob` asks for a probability, which it takes for a sigmoid's; the others compare
+        classes of one image, where the logits are in the softmax's order without its ties.
+        """
+        if gate != "prob" or self.config.model.labels == "multi":
+            return seen
+        return dataclasses.replace(seen, logits_BC=log_odds(seen.logits_BC, "single"))
 
     def _chances(self, ids: list[str], epoch: int) -> torch.Tensor:
         """One number from [0, 1) for each image, for networks that erase at random."""
@@ -141,7 +169,8 @@ class ClassifyStage(TrainingStage):
             "pairs/broken": totals["broken"],
             "train/skipped_images": float(len(position.skipped)),
         }
-        return metrics | self.drop.figures(totals) | self.measure(self, position)
+        metrics |= self.branch.figures(totals) | self.drop.figures(totals)
+        return metrics | self.measure(self, position)
 
     def snapshot(self, generation: int) -> Callable[[], None]:
         """Copies this rank's changed maps; the returned function writes the copies."""

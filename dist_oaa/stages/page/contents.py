@@ -19,7 +19,9 @@ from dist_oaa.stages.run_settings import build_settings, require
 PICTURES = {
     "predictions": "Predictions on the evaluated images",
     "confusion": "Confusion of the classes",
+    "localization": "Boxes: the truth in red, the prediction in green",
 }
+"""Pictures of the stages that measure, with their titles."""
 PER_CLASS = {
     "cam/recall": "CAM recall",
     "cumulative/recall": "cumulative recall",
@@ -90,7 +92,7 @@ def gather(folder: Path) -> Contents:
         cards=cards(runs, photos(runs, notes)),
         pictures=[
             (title, uri)
-            for run in of_stage(runs, "evaluate")
+            for run in of_stage(runs, "evaluate", "localize")
             for name, title in PICTURES.items()
             if (uri := file_uri(run.folder / "pictures" / f"{name}.png"))
         ],
@@ -104,6 +106,9 @@ def headline(runs: Sequence[ShownRun]) -> list[tuple[str, str]]:
     """The few figures that the page begins with: what the last stages came to."""
     wanted = (
         ("evaluate", "segmentation/miou", "segmentation mIoU"),
+        ("localize", "localization/gt_known", "GT-known localisation"),
+        ("localize", "localization/top1", "top-1 localisation"),
+        ("localize", "localization/max_box_acc_v2", "MaxBoxAccV2"),
         ("pseudo-label", "labels/miou", "pseudo-label mIoU"),
         ("integral", "integral/recall", "recall, integral model"),
         ("classify", "cumulative/recall", "recall, cumulative"),

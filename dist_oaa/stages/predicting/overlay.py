@@ -1,4 +1,4 @@
-"""A label image drawn over its photograph, with the names of its classes in a strip below.
+"""A label image or a box drawn over its photograph, with the names of the classes in a strip below.
 
 Shapes: HW3 an RGB image, HW labels (0 background, class index + 1, 255 ignored).
 """
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dist_oaa.evaluation.box_pictures import PREDICTION, draw_boxes
 from dist_oaa.evaluation.pictures import PAGE, TEXT, mask_colours
 
 OPACITY = 0.5
@@ -60,6 +61,33 @@ def labelled_picture(
         image_HW3 = cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
         label_HW = cv2.resize(label_HW, size, interpolation=cv2.INTER_NEAREST_EXACT)
     return _with_legend(_tinted(image_HW3, label_HW), entries)
+
+
+def boxed_picture(
+    image_HW3: np.ndarray,
+    box: Sequence[float] | None,
+    entries: Sequence[str],
+    longest: int = 0,
+) -> np.ndarray:
+    """Draw the box of an image's object in green, and name its class below it.
+
+    Args:
+        image_HW3: (H, W, 3) uint8 RGB.
+        box: (x0, y0, x1, y1), its edges in pixels; None draws none.
+        entries: texts of the strip below.
+        longest: largest side of the drawn photograph in pixels, 0 for any.
+
+    Returns:
+        (H' + strip, W', 3) uint8 RGB.
+    """
+    height, width = image_HW3.shape[:2]
+    factor = min(1.0, longest / max(height, width)) if longest else 1.0
+    if factor < 1:
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        image_HW3 = cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
+    boxes = [] if box is None else [[factor * edge for edge in box]]
+    drawn_HW3 = draw_boxes(image_HW3, predicted=boxes)
+    return _with_legend(drawn_HW3, [(text, PREDICTION) for text in entries])
 
 
 def class_shares(label_HW: np.ndarray) -> list[tuple[int, float]]:

@@ -70,6 +70,7 @@ def make_plan(
     chosen = [row for row in table.rows if not request.only or row.name in request.only]
     planner = Planner(table, scale, request, existing)
     of_row: dict[str, dict[int, str]] = {row.name: {} for row in table.rows}
+    chosen = [row for row in chosen if row.run]
     wanted: set[str] = set()
     for seed in request.seeds or scale.seeds:
         for row in chosen:
@@ -80,7 +81,7 @@ def make_plan(
     for seed in request.seeds or scale.seeds:
         for row in table.rows:
             # What another command made of the other rows is shown; a mistake there is not fatal.
-            if seed not in of_row[row.name]:
+            if row.run and seed not in of_row[row.name]:
                 with contextlib.suppress(UserError):
                     of_row[row.name][seed] = planner.run(row.run, seed).identity
     return Plan(planner.runs, of_row, frozenset(wanted))

@@ -18,6 +18,14 @@ HEADINGS = {
     "label_miou": "label\nmIoU",
     "dense_label_miou": "all\npixels",
     "label_ignored": "label\nignored",
+    "top1": "top-1\nloc.",
+    "top5": "top-5\nloc.",
+    "gt_known": "GT-\nknown",
+    "max_box_acc": "MaxBox\nAcc",
+    "max_box_acc_v2": "MaxBox\nAccV2",
+    "max_box_acc_swept": "swept\nAcc",
+    "max_box_acc_v2_swept": "swept\nAccV2",
+    "pxap": "PxAP",
 }
 MEANINGS = {
     "recall": "recall, noise: share of an object's pixels inside the map at half its maximum, and "
@@ -28,6 +36,16 @@ MEANINGS = {
     "ignored pixels left out, in %.",
     "label_ignored": "label ignored: share of the pixels that these labels ignore; where it is "
     "large, label mIoU says little.",
+    "top1": "top-1, top-5 loc.: share of the images of which one of the k most probable classes is "
+    "right and the box of that class has IoU >= 0.5 with a true one, in %.",
+    "gt_known": "GT-known: share of the images in which the box of the true class has IoU >= 0.5, "
+    "in %.",
+    "max_box_acc_v2": "MaxBoxAccV2: the same for the best box of any component, mean over IoU "
+    ">= 0.3, 0.5, 0.7. These thresholds were chosen on a validation list, or fixed, and never on "
+    "the images that are reported.",
+    "max_box_acc_v2_swept": "swept AccV2: MaxBoxAccV2 as published, with the thresholds that are "
+    "best for the reported images themselves: an upper bound.",
+    "pxap": "PxAP: average precision of the pixels inside the object, in %.",
     "dense_label_miou": "all pixels: mIoU of the same labels with nothing ignored, in %.",
 }
 
@@ -81,6 +99,8 @@ def footnotes(result: TableResult) -> list[str]:
     notes += [MEANINGS[column] for column in result.columns if column in MEANINGS]
     if any(len(cell.values) > 1 for row in result.rows for cell in row.cells.values()):
         notes.append("± is the sample standard deviation over the seeds (`runs` many).")
+    if any(not row.row.run for row in result.rows):
+        notes.append("A row of 0 runs: the paper's numbers alone; this project lacks the method.")
     if not result.complete:
         notes.append("A dash in a measured column: not run yet, failed, or not measured.")
     return notes

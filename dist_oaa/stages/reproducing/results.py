@@ -67,7 +67,7 @@ class TableResult:
     @property
     def complete(self) -> bool:
         """Whether every row has every seed."""
-        return all(len(result.runs) == len(self.seeds) for result in self.rows)
+        return all(len(result.runs) == len(self.seeds) for result in self.rows if result.row.run)
 
     def records(self) -> list[tuple[PlannedRun, Record]]:
         """The finished runs behind the rows, each once, in the order of the rows."""

@@ -15,6 +15,7 @@
     rows:
       - {name: CAM, run: oaa, maps: cam, paper: {recall: 36.7}}
 
+A row without a run shows what the papers say of a method that this project does not have.
 `inherits: FILE` takes from another table whatever this one does not say; its scales and runs are
 added to, key by key. Paths are relative to the file that they stand in.
 """
@@ -80,6 +81,7 @@ class Row:
 
     name: str
     run: str
+    """Empty for the papers' numbers alone."""
     maps: str
     """Kind of maps, the first part of the metrics' names."""
     paper: dict[str, float | None]
@@ -197,15 +199,17 @@ def read_rows(entries: object, runs: dict[str, Any], where: str) -> list[Row]:
         place = f"row {number} of {where}"
         entry = as_mapping(entry, place)
         check_keys(entry, KEYS["row"], place)
-        for key in ("name", "run"):
-            if key not in entry:
-                raise UserError(f"{place} has no {key}")
-        run = str(entry["run"])
-        if run not in runs:
+        if "name" not in entry:
+            raise UserError(f"{place} has no name")
+        if not entry.get("run") and not entry.get("paper"):
+            raise UserError(f"{place} has no run, expected one, or numbers of a paper alone")
+        run = str(entry.get("run", ""))
+        if run and run not in runs:
             nearest = nearest_key(run, runs)
             hint = f"; the nearest run is {nearest}" if nearest else ""
             raise UserError(f"run of {place} is {run}, which runs does not name{hint}")
-        maps = entry.get("maps", KINDS[runs[run].get("stage", "classify")].maps)
+        stage = runs[run].get("stage", "classify") if run else "classify"
+        maps = entry.get("maps", KINDS[stage].maps)
         paper = as_mapping(entry.get("paper", {}), f"paper of {place}")
         for key, value in paper.items():
             if value is not None and type(value) not in (int, float):

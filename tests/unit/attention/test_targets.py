@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cases import GEOMETRIES
-from dist_oaa.attention.targets import TargetMaps
+from dist_oaa.attention.bank import MapBank
+from dist_oaa.attention.batch import Pairs
+from dist_oaa.attention.targets import TargetMaps, resident_targets
 from dist_oaa.data.geometry import HORIZONTAL_FLIP_23, IDENTITY_23, crop_23, inverse
 from oracle import EDGE, bilinear, place
 
@@ -157,3 +159,55 @@ def test_a_rank_without_an_image():
 def test_maps_too_faint_to_be_scaled_count_as_none():
     targets = held({(0, 0): np.full((2, 2), 1e-42, np.float32)}, [(0,)], 2, torch.float32)
     assert targets.scale_R.tolist() == [0]
+
+
+def bank_of(maps: dict, rows: dict, size: int, dtype=torch.uint8) -> MapBank:
+    """A bank whose row rows[pair] holds maps[pair]; A_{t-1} and free rows hold something else."""
+    bank = MapBank.empty(len(rows) + 2, size, dtype)
+    bank.grid_R2Q.random_(0, 2)
+    for pair, row in rows.items():
+        bank.maps_RSS[row] = torch.from_numpy(maps[pair])
+    return bank
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    names=st.lists(st.sampled_from(sorted(GEOMETRIES)), min_size=1, max_size=3),
+    dtype=st.sampled_from(["uint8", "float16", "float32"]),
+)
+def test_resident_maps_teach_what_the_same_maps_of_an_earlier_run_would(seed, names, dtype):
+    rng = np.random.default_rng(seed)
+    images, size, shape = len(names), 5, (4, 6)
+    classes = [tuple(np.flatnonzero(rng.random(3) < 0.6).tolist()) for _ in range(images)]
+    pairs = [(n, c) for n in range(images) for c in classes[n]]
+    maps = {pair: rng.random((size, size)) * rng.choice([0.0, 0.4, 1.0]) for pair in pairs}
+    top = 255 if dtype == "uint8" else 1
+    maps = {pair: (top * values).astype(dtype) for pair, values in maps.items()}
+    cells_B2 = torch.from_numpy(rng.integers(1, 5, (images, 2)))
+    seen = (geometries(*(GEOMETRIES[name] for name in names)), cells_B2, shape)
+    labels_BC = labels(*classes)
+    earlier = held(maps, classes, size, getattr(torch, dtype))
+    expected = earlier.at(torch.arange(images), labels_BC, *seen)
+    free = iter(rng.permutation(len(pairs) + 2).tolist())
+    rows = {pair: next(free) for pair in pairs}
+    bank = bank_of(maps, rows, size, getattr(torch, dtype))
+    before = bank.grid_R2Q.clone()
+    image_P, class_P = labels_BC.nonzero(as_tuple=True)
+    row_P = torch.tensor([rows[pair] for pair in pairs], dtype=torch.int64)
+    found = resident_targets(bank, Pairs(image_P, class_P, row_P), 3, *seen)
+    assert torch.equal(found.counted_BCHW, expected.counted_BCHW)
+    torch.testing.assert_close(found.value_BCHW, expected.value_BCHW, rtol=0, atol=0)
+    assert torch.equal(bank.grid_R2Q, before)
+    assert not bank.dirty_R.any()
+
+
+def test_a_map_that_changes_is_seen_as_it_stands():
+    bank = MapBank.empty(1, 2, torch.uint8)
+    pairs = Pairs(*(torch.tensor([0]) for _ in range(3)))
+    seen = (geometries(IDENTITY_23), torch.tensor([[2, 2]]), (2, 2))
+    assert not resident_targets(bank, pairs, 2, *seen).counted_BCHW[0, 0].any()
+    bank.maps_RSS[0] = torch.tensor([[0, 100], [50, 25]])
+    found = resident_targets(bank, pairs, 2, *seen)
+    assert found.counted_BCHW.all()
+    assert found.value_BCHW[0].tolist() == [[[0, 1], [0.5, 0.25]], [[0, 0], [0, 0]]]

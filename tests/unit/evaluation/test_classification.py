@@ -6,10 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_oaa.evaluation.classification import mean_average_precision
+from dist_oaa.evaluation.classification import mean_average_precision, top_k_accuracy
 
 
 def naive(scores, labels) -> Fraction:
@@ -85,3 +86,25 @@ def test_refusals():
         mean_average_precision(np.full((1, 1), np.nan), np.ones((1, 1)))
     with pytest.raises(ValueError, match="0 and 1"):
         mean_average_precision(np.ones((1, 1)), np.full((1, 1), 2))
+
+
+def test_top_k_by_hand():
+    scores = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+    classes = np.array([1, 1, 1, 2])  # first, second, second, third
+    assert [top_k_accuracy(scores, classes, k) for k in (1, 2, 3, 5)] == [0.25, 0.75, 1, 1]
+
+
+def test_a_class_that_ties_is_the_last_of_them():
+    even = np.zeros((2, 4), np.float32)
+    assert [top_k_accuracy(even, np.array([0, 3]), k) for k in (1, 3, 4)] == [0, 0, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 999), st.integers(1, 30), st.integers(2, 9), st.integers(1, 6))
+def test_top_k_against_torch(seed, images, classes, k):
+    rng = np.random.default_rng(seed)
+    scores = rng.permuted(np.tile(np.arange(classes), (images, 1)), axis=1).astype(np.float32)
+    truth = rng.integers(0, classes, images)
+    best = torch.from_numpy(scores).topk(min(k, classes), dim=1).indices.numpy()
+    expected = np.mean([t in row for t, row in zip(truth, best, strict=True)])
+    assert top_k_accuracy(scores, truth, k) == expected

@@ -24,7 +24,7 @@ def test_a_worked_example():
     """minmax of class 0: 0, 1/4, 1/2, 1; of class 1: 1, 1, 1/2, 0. Erased from 1/2 on."""
     model = acol()
     seen = input_of(model.erased_head)
-    logits_BC, cam_BCHW, extra = model(IMAGE, erasing=erasing([[1, 0]]))
+    logits_BC, cam_BCHW, extra, _ = model(IMAGE, erasing=erasing([[1, 0]]))
     assert logits_BC.tolist() == [[3.5, 1.5]]
     assert seen[0].tolist() == [[[[0, 2], [0, 0]], [[3, 3], [0, 0]], [[5, 5], [0, 0]]]]
     assert len(extra) == 1
@@ -58,7 +58,7 @@ def test_what_is_kept_by_hand(labels, delta, kept):
 def test_a_constant_map_erases_nothing():
     model = acol()
     seen = input_of(model.erased_head)
-    logits_BC, cam_BCHW, _ = model(torch.full((1, 3, 2, 2), -1.0), erasing=erasing([[1, 1]]))
+    logits_BC, cam_BCHW, *_ = model(torch.full((1, 3, 2, 2), -1.0), erasing=erasing([[1, 1]]))
     assert torch.equal(seen[0], torch.full((1, 3, 2, 2), -1.0))
     assert cam_BCHW.abs().max() == 0, "nowhere positive: no attention"
     assert logits_BC.tolist() == [[-1, -1]]
@@ -106,7 +106,7 @@ def test_no_gradient_passes_the_mask():
     """Head B's scores depend on the kept features and on its own weights alone."""
     model = acol()
     image = IMAGE.clone().requires_grad_()
-    _, cam_BCHW, ((erased_BC, _),) = model(image, erasing=erasing([[1, 0]]))
+    _, cam_BCHW, ((erased_BC, _),), _ = model(image, erasing=erasing([[1, 0]]))
     erased_BC.sum().backward()
     kept = torch.tensor([[0.25, 0.25], [0, 0]])
     assert torch.equal(image.grad[0], torch.stack([kept, kept, torch.zeros(2, 2)]))
@@ -129,3 +129,12 @@ def test_evaluation_erases_what_is_seen_or_the_labels_that_are_passed():
     assert (seen[3][0, 2] == 5).int().tolist() == [[0, 0], [0, 1]]
     assert first.extra == labelled.extra == ()
     assert torch.equal(first.logits_BC, labelled.logits_BC)
+
+
+def test_of_one_class_an_image_only_the_highest_is_erased():
+    """Both scores are positive, which says nothing before a softmax: class 0 is the highest."""
+    model = acol().eval()
+    model.one_class = True
+    seen = input_of(model.erased_head)
+    model(IMAGE)
+    assert (seen[0][0, 2] == 5).int().tolist() == [[1, 1], [0, 0]]

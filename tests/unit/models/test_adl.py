@@ -112,7 +112,7 @@ def test_the_places_of_the_layer(where):
     model = toy(variant="adl", layers=1, adl_where=where, adl_rate=1.0, adl_gamma=0.8)
     images, labels = torch.randn(2, 3, 6, 5), erasing([[1, 0, 0]] * 2)
     trunk_out, first, last = (input_of(m) for m in (model.trunk, model.head.conv1, model.head[-1]))
-    logits_BC, cam_BCHW, extra = model(images, erasing=labels)
+    logits_BC, cam_BCHW, extra, _ = model(images, erasing=labels)
     with torch.no_grad():
         features = model.trunk.body(images)
         at_first = layer(features, [True] * 2, 0.8) if where != "head" else features

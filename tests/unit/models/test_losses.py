@@ -1,10 +1,19 @@
 """The classification loss. Legend: B images, C classes."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from dist_oaa.models.losses import multilabel_loss_B
+from dist_oaa.models.losses import (
+    log_odds,
+    multilabel_loss_B,
+    prediction_loss_B,
+    probabilities,
+    single_label_loss_B,
+)
+from dist_oaa.models.online_cam import Prediction
 
 
 def batch(dtype=torch.float32):
@@ -72,3 +81,58 @@ def test_low_precision_scores_give_a_float32_loss():
     assert loss_B.dtype == torch.float32
     assert loss_B.shape == (4,)
     torch.testing.assert_close(loss_B, multilabel_loss_B(logits_BC.float(), labels_BC))
+
+
+def one_class_each(dtype=torch.float32):
+    logits_BC, _ = batch(dtype)
+    return logits_BC, F.one_hot(torch.tensor([2, 0, 5, 2]), 6)
+
+
+def test_one_class_by_hand():
+    """Even scores of C classes cost log C; scores of log 1, log 2 and log 5 are 1/8, 2/8, 5/8."""
+    logits_BC = torch.tensor([[0.0, 0.0, 0.0], [0.0, math.log(2), math.log(5)]])
+    loss_B = single_label_loss_B(logits_BC, torch.tensor([[0, 1, 0], [0, 1, 0]]))
+    assert loss_B.tolist() == pytest.approx([math.log(3), math.log(4)])
+
+
+def test_one_class_against_torch_s_indices():
+    logits_BC, labels_BC = one_class_each()
+    expected = F.cross_entropy(logits_BC, labels_BC.argmax(dim=1), reduction="none")
+    torch.testing.assert_close(single_label_loss_B(logits_BC, labels_BC), expected)
+    half = single_label_loss_B(logits_BC.half(), labels_BC.to(torch.uint8))
+    assert half.dtype == torch.float32
+
+
+def test_the_gradient_of_one_class_is_p_minus_the_label():
+    logits_BC, labels_BC = one_class_each()
+    logits_BC.requires_grad_()
+    single_label_loss_B(logits_BC, labels_BC).sum().backward()
+    torch.testing.assert_close(logits_BC.grad, logits_BC.detach().softmax(1) - labels_BC)
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss_of"), [("multi", multilabel_loss_B), ("single", single_label_loss_B)]
+)
+def test_every_branch_has_the_loss_of_its_kind(kind, loss_of):
+    logits_BC, labels_BC = one_class_each()
+    predicted = Prediction(logits_BC, torch.zeros(4, 6, 1, 1), ((2 * logits_BC, labels_BC),))
+    expected = loss_of(logits_BC, labels_BC) + loss_of(2 * logits_BC, labels_BC)
+    torch.testing.assert_close(prediction_loss_B(predicted, labels_BC, kind), expected)
+
+
+@pytest.mark.parametrize("kind", ["multi", "single"])
+def test_log_odds_are_the_scores_whose_sigmoid_is_p(kind):
+    logits_BC, _ = batch(torch.float64)
+    odds_BC = log_odds(logits_BC, kind)
+    torch.testing.assert_close(odds_BC.sigmoid(), probabilities(logits_BC, kind))
+    by_hand = 1 / (1 + math.exp(-float(logits_BC[1, 3])))
+    if kind == "single":
+        shares = [math.exp(z) for z in logits_BC[1].tolist()]
+        by_hand = shares[3] / sum(shares)
+    assert float(probabilities(logits_BC, kind)[1, 3]) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_log_odds_of_a_sure_class_are_infinite_and_never_broken():
+    odds_BC = log_odds(torch.tensor([[200.0, 0.0, -200.0]]), "single")
+    assert odds_BC[0, 0] == math.inf
+    assert odds_BC[0, 1:].tolist() == pytest.approx([-200, -400])

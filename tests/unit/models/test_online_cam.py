@@ -85,9 +85,9 @@ def test_padding_changes_no_score_of_a_pointwise_network(cells, stride, seed):
         padded[:, : image.shape[1], : image.shape[2]] = image
     extent_B2 = torch.tensor([image.shape[1:] for image in images])
     with torch.no_grad():
-        logits_BC, cam_BCHW, _ = model(padded_B3HW, extent_B2)
+        logits_BC, cam_BCHW, *_ = model(padded_B3HW, extent_B2)
         for index, image in enumerate(images):
-            alone_BC, alone_BCHW, _ = model(image[None])
+            alone_BC, alone_BCHW, *_ = model(image[None])
             rows, columns = cells[index]
             torch.testing.assert_close(logits_BC[index], alone_BC[0])
             torch.testing.assert_close(cam_BCHW[index, :, :rows, :columns], alone_BCHW[0])
@@ -97,8 +97,8 @@ def test_no_extent_is_the_full_extent():
     model = toy(stride=2, layers=2)
     images_B3HW = torch.randn(2, 3, 10, 14)
     with torch.no_grad():
-        logits_BC, cam_BCHW, _ = model(images_B3HW)
-        full_BC, _, _ = model(images_B3HW, torch.tensor([[10, 14], [10, 14]]))
+        logits_BC, cam_BCHW, *_ = model(images_B3HW)
+        full_BC, *_ = model(images_B3HW, torch.tensor([[10, 14], [10, 14]]))
     assert torch.equal(logits_BC, full_BC)
     torch.testing.assert_close(logits_BC, cam_BCHW.mean(dim=(2, 3)))
 
@@ -107,8 +107,8 @@ def test_cam_is_raw_and_keeps_its_padded_cells():
     model = toy(layers=1)
     images_B3HW = torch.randn(1, 3, 6, 6)
     with torch.no_grad():
-        _, cam_BCHW, _ = model(images_B3HW, torch.tensor([[2, 3]]))
-        _, whole_BCHW, _ = model(images_B3HW)
+        _, cam_BCHW, *_ = model(images_B3HW, torch.tensor([[2, 3]]))
+        _, whole_BCHW, *_ = model(images_B3HW)
     assert torch.equal(cam_BCHW, whole_BCHW)
     assert cam_BCHW.min() < 0
 
@@ -120,14 +120,14 @@ def test_head_layers(layers, convolutions):
     assert len(found) == convolutions
     assert [m.kernel_size for m in found] == [(3, 3)] * layers + [(1, 1)]
     assert sum(isinstance(m, nn.ReLU) for m in model.head) == layers
-    _, cam_BCHW, _ = model(torch.zeros(2, 3, 5, 7))
+    _, cam_BCHW, *_ = model(torch.zeros(2, 3, 5, 7))
     assert cam_BCHW.shape == (2, 3, 5, 7)
 
 
 def test_autocast_gives_float32_scores_of_a_low_precision_map():
     model = toy(layers=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits_BC, cam_BCHW, _ = model(torch.randn(2, 3, 6, 6), torch.tensor([[6, 3], [2, 6]]))
+        logits_BC, cam_BCHW, *_ = model(torch.randn(2, 3, 6, 6), torch.tensor([[6, 3], [2, 6]]))
     assert cam_BCHW.dtype == torch.bfloat16
     assert logits_BC.dtype == torch.float32
     torch.testing.assert_close(logits_BC[0], cam_BCHW[0, :, :6, :3].float().mean(dim=(1, 2)))

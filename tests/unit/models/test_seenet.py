@@ -26,7 +26,7 @@ def test_a_worked_example():
     """M of class 0: 0, 1/4, 1/2, 1, so T = -1, 1, 1, 0 and head C sees the first two."""
     model = seenet()
     second, third = input_of(model.erased_head), input_of(model.background_head)
-    logits_BC, cam_BCHW, extra = model(IMAGE, erasing=erasing([[1, 0]]))
+    logits_BC, cam_BCHW, extra, _ = model(IMAGE, erasing=erasing([[1, 0]]))
     assert logits_BC.tolist() == [[3.5, -4.5]]
     assert second[0].tolist() == [[[[0, 2], [4, 0]], [[0, 0], [1, 0]], [[-5, 5], [5, 0]]]]
     assert third[0].tolist() == [[[[0, 2], [0, 0]], [[0, 0], [0, 0]], [[5, 5], [0, 0]]]]
@@ -112,7 +112,7 @@ def test_the_gradient_of_c_relu_is_the_mask_on_what_is_positive():
 def test_no_gradient_passes_the_masks():
     model = seenet()
     image = IMAGE.clone().requires_grad_()
-    _, cam_BCHW, ((second_BC, _), (third_BC, _)) = model(image, erasing=erasing([[1, 0]]))
+    _, cam_BCHW, ((second_BC, _), (third_BC, _)), _ = model(image, erasing=erasing([[1, 0]]))
     (second_BC.sum() + third_BC.sum()).backward()
     # Where positive: T / 4 = (-1, 1, 1, 0) / 4 for head B and (1, 1, 0, 0) / 4 for head C.
     expected = torch.tensor([[[0, 0.5], [0.25, 0]], [[0, 0], [0.25, 0]], [[0, 0], [0, 0]]])

@@ -59,6 +59,13 @@ def test_erased_classes_by_hand():
     assert erased_classes(erasing(labels), logits_BC).int().tolist() == labels
 
 
+def test_of_one_class_an_image_the_highest_alone_is_erased():
+    logits_BC = torch.tensor([[1.0, 2.0, -1.0], [-3.0, -2.0, -9.0]])
+    assert erased_classes(None, logits_BC, True).tolist() == [[False, True, False]] * 2
+    known = erased_classes(erasing([[0, 0, 1], [1, 0, 0]]), logits_BC, True)
+    assert known.tolist() == [[False, False, True], [True, False, False]]
+
+
 def test_valid_places_by_hand():
     features = torch.zeros(2, 5, 2, 3)
     assert valid_places(None, features).all()

@@ -19,11 +19,13 @@ from dist_oaa.models.losses import prediction_loss_B
 from dist_oaa.models.online_cam import OnlineCAMClassifier
 from dist_oaa.models.optimisation import build_optimizer
 from dist_oaa.models.variants.registry import VARIANTS
+from dist_oaa.models.variants.two_branch import TwoBranch
 from toys import erasing, toy
 
-NAMES = ["cam", *VARIANTS]
-ERASING = list(VARIANTS)
-EXTRA = {"cam": 0, "acol": 1, "adl": 0, "seenet": 2}
+NAMES = ["cam", *VARIANTS, "two_branch"]
+ERASING, MORE = list(VARIANTS), [*VARIANTS, "two_branch"]
+EXTRA = {"cam": 0, "acol": 1, "adl": 0, "seenet": 2, "two_branch": 0}
+HEADS = [("cam", 1), ("acol", 2), ("adl", 1), ("seenet", 3), ("two_branch", 2)]
 # Thresholds at which random features fall on both sides.
 DIFFERENT = {"adl_where": "both", "adl_rate": 0.5, "adl_gamma": 0.6, "acol_delta": 0.6}
 SMALL = {"backbone": "test_efficientnet", "weights": "none", "head_channels": 8}
@@ -36,7 +38,7 @@ def build(variant, seed=5, **changes):
 def test_every_name_of_the_setting_is_a_network():
     assert list(typing.get_args(typing.get_type_hints(ModelConfig)["variant"])) == NAMES
     kinds = {name: type(build(name)) for name in NAMES}
-    assert kinds == {"cam": OnlineCAMClassifier} | VARIANTS
+    assert kinds == {"cam": OnlineCAMClassifier} | VARIANTS | {"two_branch": TwoBranch}
 
 
 def test_the_settings_reach_the_network():
@@ -72,14 +74,14 @@ def test_settings_out_of_range(changes, key):
         EraseConfig(**changes)
 
 
-@pytest.mark.parametrize("variant", ERASING)
+@pytest.mark.parametrize("variant", MORE)
 def test_trunk_and_first_head_are_those_of_the_plain_classifier(variant):
     plain, model = build("cam").state_dict(), build(variant).state_dict()
     for name, value in plain.items():
         assert torch.equal(value, model[name]), name
 
 
-@pytest.mark.parametrize(("variant", "heads"), [("cam", 1), ("acol", 2), ("adl", 1), ("seenet", 3)])
+@pytest.mark.parametrize(("variant", "heads"), HEADS)
 def test_new_weights_follow_the_seed_alone_and_differ_between_heads(variant, heads):
     torch.manual_seed(1)
     first = build(variant)
@@ -138,7 +140,7 @@ def padded_and_alone(cells, stride, seed):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("variant", ERASING)
+@pytest.mark.parametrize("variant", MORE)
 @settings(max_examples=25, deadline=None)
 @given(
     cells=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4),
@@ -157,11 +159,13 @@ def test_an_image_knows_nothing_of_batch_mates_and_padding(
     with torch.no_grad():
         together = model(padded_B3HW, extent_B2, hidden_BHW, known)
         for b, (rows, columns) in enumerate(cells):
-            own = None if known is None else Erasing(*(part[b : b + 1] for part in known))
+            own = None if known is None else Erasing(*(part[b : b + 1] for part in known[:2]))
             hidden = None if hidden_BHW is None else hidden_BHW[b : b + 1, :rows, :columns]
             alone = model(images[b][None], None, hidden, own)
             torch.testing.assert_close(together.logits_BC[b], alone.logits_BC[0])
             torch.testing.assert_close(together.cam_BCHW[b, :, :rows, :columns], alone.cam_BCHW[0])
+            online_BCHW = together.accumulated_BCHW[b, :, :rows, :columns]
+            torch.testing.assert_close(online_BCHW, alone.accumulated_BCHW[0])
             assert len(together.extra) == len(alone.extra) == EXTRA[variant] * training
             for one, two in zip(together.extra, alone.extra, strict=True):
                 torch.testing.assert_close(one[0][b], two[0][0])
@@ -229,7 +233,7 @@ def test_further_heads_are_out_of_the_graph_of_scores_and_maps(variant):
     assert model.erased_head.class_aware.weight.grad is None
 
 
-@pytest.mark.parametrize("variant", ERASING)
+@pytest.mark.parametrize("variant", MORE)
 def test_compiles_without_a_graph_break(variant):
     model = toy(variant=variant, layers=1, **DIFFERENT)
     images_B3HW, extent_B2 = torch.randn(2, 3, 6, 8), torch.tensor([[6, 3], [2, 8]])
@@ -239,7 +243,7 @@ def test_compiles_without_a_graph_break(variant):
     torch.testing.assert_close(compiled(*arguments), model(*arguments))
 
 
-@pytest.mark.parametrize("variant", ERASING)
+@pytest.mark.parametrize("variant", MORE)
 def test_low_precision_features_give_float32_scores(variant):
     model = toy(variant=variant, layers=1, **DIFFERENT)
     known = erasing([[1, 0, 1], [0, 1, 0]], [0.1, 0.9])
@@ -248,7 +252,7 @@ def test_low_precision_features_give_float32_scores(variant):
         predicted = model(images, torch.tensor([[6, 3], [2, 6]]), erasing=known)
     scores = [predicted.logits_BC, *(logits for logits, _ in predicted.extra)]
     assert {score.dtype for score in scores} == {torch.float32}
-    loss = prediction_loss_B(predicted, known.labels_BC).sum()
+    loss = prediction_loss_B(predicted, known.labels_BC).sum() + predicted.cam_BCHW.float().sum()
     loss.backward()
     assert all(p.grad.dtype == torch.float32 for p in model.parameters())
 

@@ -7,6 +7,10 @@ from dist_oaa.config.model import EraseConfig
 from dist_oaa.models.backbones import Trunk
 from dist_oaa.models.online_cam import Erasing, OnlineCAMClassifier
 from dist_oaa.models.variants.registry import VARIANTS
+from dist_oaa.models.variants.two_branch import TwoBranch
+
+PLAIN = {"cam": OnlineCAMClassifier, "two_branch": TwoBranch}
+"""Networks without thresholds."""
 
 
 def toy(stride=1, classes=3, layers=0, seed=0, variant="cam", **erase):
@@ -31,8 +35,8 @@ def see_through(weights, variant, **erase):
 
 def assemble(body, channels, stride, classes, layers, variant, **erase):
     shape = (Trunk(body, channels, stride), classes, 5, layers)
-    if variant == "cam":
-        return OnlineCAMClassifier(*shape)
+    if variant in PLAIN:
+        return PLAIN[variant](*shape)
     return VARIANTS[variant](*shape, EraseConfig(**erase))
 
 

@@ -78,6 +78,18 @@ def test_an_integral_model_is_read_through_the_sigmoid(run_dir):
     assert (trained.config, trained.data, trained.activation) == (MODEL, DATA, "sigmoid")
 
 
+def test_the_second_branch_is_read_through_the_sigmoid(tmp_path):
+    finished_run(tmp_path / "run", dataclasses.replace(MODEL, variant="two_branch"))
+    trained = load_classifier(tmp_path / "run")
+    assert trained.activation == "sigmoid"
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    predicted = trained.model(images)
+    features_BDHW = trained.model.trunk(images)
+    assert torch.equal(predicted.cam_BCHW, trained.model.integral_head(features_BDHW))
+    first_BCHW = trained.model.head(features_BDHW)
+    torch.testing.assert_close(predicted.logits_BC, first_BCHW.mean(dim=(2, 3)))
+
+
 def test_the_data_settings_alone(original):
     assert trained_data(original[0]) == DATA
 

@@ -169,3 +169,17 @@ def test_a_command_as_a_person_types_it():
     launcher = ["/v/python", "-m", "torch.distributed.run", "--standalone", "-m", "dist_oaa", "x"]
     assert shown_command(launcher) == ["torchrun", "--standalone", "-m", "dist_oaa", "x"]
     assert shown_command(["/v/python", "-m", "dist_oaa", "evaluate"]) == ["oaa", "evaluate"]
+
+
+def test_boxes_are_shown_with_their_figures(tmp_path):
+    figures = {"localization/gt_known": 0.625, "localization/top1": 0.5}
+    run_of(tmp_path / "run", "localize", {}, figures)
+    (tmp_path / "run" / "pictures").mkdir()
+    Image.new("RGB", (40, 30), (9, 200, 9)).save(tmp_path / "run/pictures/localization.png")
+    page = gather(tmp_path / "run")
+    ((title, source),) = page.pictures
+    assert title == "Boxes: the truth in red, the prediction in green"
+    assert source.startswith("data:image/png;base64,")
+    assert page.headline == [("GT-known localisation", "62.5 %"), ("top-1 localisation", "50.0 %")]
+    assert ("GT-known", "62.5 %") in page.stages[0].figures
+    assert title in write_report(tmp_path / "run").read_text()

@@ -14,7 +14,6 @@ from dist_oaa.config.segment import SegmentDataConfig
 from dist_oaa.data.palette import voc_palette
 from dist_oaa.models.segmentation.scoring import Scorer
 from dist_oaa.runtime.distributed import open_world
-from dist_oaa.runtime.rundir import save_settings
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.stages.predict import as_seen, main, parse, predict
 from dist_oaa.stages.trained_segmenter import load_segmenter
@@ -152,13 +151,6 @@ def test_a_signal_leaves_nothing_behind(tmp_path, run_dir):
     ):
         predict(config, world, stop)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-
-
-def test_a_classifier_is_sent_to_the_command_for_it(tmp_path):
-    photo(tmp_path / "a.png", 32, 32)
-    save_settings(tmp_path / "run", "model: {}\ndata: {}\n", NAMES)
-    with pytest.raises(UserError, match="oaa attend"):
-        command(tmp_path / "run", tmp_path / "a.png", "--out", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

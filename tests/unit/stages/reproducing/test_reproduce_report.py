@@ -192,3 +192,16 @@ def test_nothing_is_drawn_before_there_is_a_run(tmp_path):
     assert not draw(result_of(tmp_path, {}, TREE | {"plot": plot}), tmp_path / "x.png")
     assert not draw(result_of(tmp_path, FIGURES), tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
+
+
+def test_a_row_of_the_paper_alone(tmp_path):
+    rows = [
+        {"name": "CAM", "run": "oaa", "maps": "cam"},
+        {"name": "SPG", "paper": {"recall": 46.64}},
+    ]
+    result = result_of(tmp_path, FIGURES, TREE | {"rows": rows})
+    assert result.complete
+    (line,) = [line for line in markdown(result, "x").splitlines() if line.startswith("| SPG")]
+    assert [cell.strip() for cell in line.strip("|").split("|")][:3] == ["SPG", "46.64", "-"]
+    assert line.endswith("| 0 |")
+    assert any("the paper's numbers alone" in note for note in footnotes(result))

@@ -1,0 +1,1 @@
+"""`oaa localize` in parts: the lists, what the network says, measuring, the report."""
