@@ -27,6 +27,7 @@ BENCHMARKS = {
     "training step": ["bench_step.py"],
     "labels": ["bench_labels.py"],
     "evaluation": ["bench_evaluate.py"],
+    "sweep": ["bench_sweep.py"],
 }
 GPU = {"kernel": ["bench_accumulate.py", "--device", "cuda"]}
 

@@ -27,6 +27,7 @@ from dist_oaa.stages.tuning.commands import trial_command
 from dist_oaa.stages.tuning.driver import Work, run_trials
 from dist_oaa.stages.tuning.picture import draw
 from dist_oaa.stages.tuning.report import (
+    SHOWN_ROWS,
     Results,
     audit,
     csv_text,
@@ -252,7 +253,11 @@ def publish(
             write_atomic(out / BEST, text.encode())
             written.append(BEST)
         write_curves(results, out / "tensorboard")
+    progress.say(f"{sweep.title}: {sweep.metric} ({sweep.mode}); shares in %")
     progress.console.print(rich_table(results))
+    hidden = len(points) - SHOWN_ROWS
+    if hidden > 0:
+        progress.say(f"and {hidden} more in results.md")
     for line in (*audit(results), *proxies(results)):
         progress.say(line)
     for line in failures(results):

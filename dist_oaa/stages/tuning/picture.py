@@ -38,6 +38,8 @@ def draw(results: Results, spaces: Sequence[Space], path: Path) -> bool:
         inside = [p for p in measured if belongs(p, space)]
         if len(keys) == 1:
             draw_line(axis, results, inside, keys[0])
+            held = [f"{k} {number(d.values[0])}" for k, d in space.items() if not d.varies]
+            axis.set_xlabel(", ".join([keys[0], *(f"at {each}" for each in held)]))
         elif is_grid(inside, keys):
             draw_cells(axis, results, inside, keys)
         else:
@@ -130,15 +132,22 @@ def draw_cells(
     columns, rows = (sorted({p.point[key] for p in points}) for key in keys)
     values = np.full((len(rows), len(columns)), np.nan)
     for point in points:
-        place = rows.index(point.point[keys[1]]), columns.index(point.point[keys[0]])
-        values[place] = scaled(metric, point.mean(metric))
+        if point.state == "finished":  # others have had fewer epochs: no colour compares them
+            place = rows.index(point.point[keys[1]]), columns.index(point.point[keys[0]])
+            values[place] = scaled(metric, point.mean(metric))
     reverse = "" if results.sweep.better > 0 else "_r"
+    if not np.isfinite(values).any():
+        values[:] = 0  # all grey, none compared
+        values = np.ma.masked_all_like(values)
+    axis.set_facecolor("#e5e5e5")
     image = axis.imshow(values, origin="lower", aspect="auto", cmap=f"cividis{reverse}")
     axis.figure.colorbar(image, ax=axis, label=titled(metric), shrink=0.9)
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for point in points:
         row, column = rows.index(point.point[keys[1]]), columns.index(point.point[keys[0]])
-        dark = (values[row, column] < middle) == (results.sweep.better > 0)
+        dark = point.state == "finished" and (
+            (values[row, column] < middle) == (results.sweep.better > 0)
+        )
         text = cell(point, metric).replace(" ± ", "\n±")
         if point.state != "finished":
             text += f"\nafter {point.epochs}"
@@ -146,7 +155,6 @@ def draw_cells(
             column, row, text, ha="center", va="center", fontsize=9,
             color="white" if dark else "black",
             fontweight="bold" if point is results.best else "normal",
-            alpha=1.0 if point.state == "finished" else 0.75,
         )  # fmt: skip
         if point is results.best:
             frame = {"fill": False, "edgecolor": ORANGE, "linewidth": 3}
@@ -156,7 +164,7 @@ def draw_cells(
     axis.set_xlabel(keys[0])
     axis.set_ylabel(keys[1])
     if any(point.state == "stopped" for point in points):
-        axis.set_title('"after N": stopped early, N epochs', fontsize=9, loc="right")
+        axis.set_title("grey: stopped early, after so many epochs", fontsize=9, loc="right")
 
 
 def rectangle(x: float, y: float, width: float, height: float, **style: Any) -> Any:
@@ -194,7 +202,9 @@ def draw_contour(
             )  # fmt: skip
     axis.set_xlabel(keys[0])
     axis.set_ylabel(keys[1])
-    axis.margins(0.08)
+    for key, limit in ((keys[0], axis.set_xlim), (keys[1], axis.set_ylim)):
+        low, high = (f(p.point[key] for p in points) for f in (min, max))
+        limit(low - 0.06 * (high - low), high + 0.06 * (high - low))
     note(axis, points)
 
 

@@ -65,11 +65,9 @@ def titled(metric: str) -> str:
 
 
 def rich_table(results: Results) -> Table:
-    """The points, best first, for a terminal of 80 columns."""
+    """The points, best first, for a terminal of 80 columns; shares in percent."""
     sweep = results.sweep
     table = Table(
-        title=f"{sweep.title}: {sweep.metric}, {sweep.mode}; shares in %",
-        title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,

@@ -1,7 +1,7 @@
 """What came out of a sweep, read from the trials' folders alone."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class TrialResult:
     """Epochs done."""
     metrics: dict[str, float]
     """Of the last epoch that was measured, fractions from 0 to 1."""
+    history: list[dict[str, float]]
+    """The same after each epoch."""
     value: float | None
     """The objective, None where it was not measured."""
     seconds: float
@@ -53,8 +55,13 @@ class PointResult:
         return min(t.epochs for t in self.trials)
 
     def values(self, metric: str) -> list[float]:
-        """A figure of each trial that has it."""
-        return [t.metrics[metric] for t in self.trials if metric in t.metrics]
+        """A figure of each trial that has it, all after the same number of epochs."""
+        return [found[metric] for found in map(self._figures, self.trials) if metric in found]
+
+    def _figures(self, trial: TrialResult) -> dict[str, float]:
+        if trial.epochs == self.epochs or not self.epochs:
+            return trial.metrics
+        return trial.history[self.epochs - 1]
 
     def mean(self, metric: str) -> float | None:
         """Its mean over the seeds."""
@@ -81,7 +88,7 @@ def read_trial(sweep: Sweep, run: PlannedRun) -> TrialResult:
             figures = records.figures(closed[min(record.stopped_epoch, len(closed)) - 1])
         else:
             state = "failed" if record.problem else "cut off"
-    metrics = {k: float(v) for k, v in figures.items() if v is not None}
+    metrics = defined(figures)
     done = epochs_of(run) if state == "finished" else len(closed)
     if state == "stopped" and record is not None:
         done = record.stopped_epoch
@@ -91,12 +98,18 @@ def read_trial(sweep: Sweep, run: PlannedRun) -> TrialResult:
         state=state,
         epochs=done,
         metrics=metrics,
+        history=[defined(records.figures(entry)) for entry in closed],
         value=metrics.get(sweep.metric),
         seconds=record.seconds if record else 0.0,
         problem=record.problem if record else "",
         taken_from=record.taken_from if record else "",
         images=record.images if record else "",
     )
+
+
+def defined(figures: Mapping[str, float | None]) -> dict[str, float]:
+    """The figures that exist."""
+    return {name: float(value) for name, value in figures.items() if value is not None}
 
 
 def made_runs(sweep: Sweep) -> list[PlannedRun]:

@@ -74,6 +74,16 @@ def test_points_come_best_first_with_mean_and_spread_over_the_seeds(made):
     )
 
 
+def test_seeds_are_compared_after_the_same_number_of_epochs(tmp_path):
+    sweep, spaces = a_sweep(tmp_path, {"drop.delta": {"grid": [0.3, 0.6]}}, seeds=[0, 1])
+    runs = all_trials(sweep, grid(spaces))
+    write_run(runs[0], [0.1, 0.2, 0.9], finished=True)
+    write_run(runs[2], [0.3, 0.4], stopped_epoch=1)
+    point = results_of(sweep, [runs[0], runs[2]]).points[0]
+    assert point.epochs == 1
+    assert point.values(METRIC) == [0.1, 0.3]
+
+
 def test_less_is_better_where_the_objective_says_so(made):
     sweep, _, runs = made
     turned = dataclasses.replace(sweep, mode="min")
@@ -160,6 +170,9 @@ def test_a_picture_is_drawn_for_one_two_and_three_settings(tmp_path, space):
     assert draw(results_of(sweep, runs), spaces, tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     assert not draw(results_of(sweep, runs[:1]), spaces, tmp_path / "q.png")
+    for run in runs:
+        write_run(run, [0.1, 0.2], stopped_epoch=2)
+    assert draw(results_of(sweep, runs), spaces, tmp_path / "r.png")
 
 
 def test_correlations_are_spearmans(tmp_path):
