@@ -23,7 +23,7 @@ def write_curves(results: Results, folder: Path) -> None:
     """
     shutil.rmtree(folder, ignore_errors=True)
     experiment = api_pb2.Experiment(
-        hparam_infos=[hparam_info(results, key) for key in [*results.sweep.keys, "seed"]],
+        hparam_infos=[hparam_info(results, key) for key in results.sweep.keys],
         metric_infos=[
             api_pb2.MetricInfo(name=api_pb2.MetricName(tag=column), display_name=column)
             for column in results.columns
@@ -38,9 +38,8 @@ def write_curves(results: Results, folder: Path) -> None:
 
 def trial_events(results: Results, trial: TrialResult) -> list[Event]:
     """One trial's settings and curves."""
-    settings = trial.point | {"seed": trial.run.seed}
     start = plugin_data_pb2.SessionStartInfo(
-        hparams={key: proto_value(value) for key, value in settings.items()},
+        hparams={key: proto_value(value) for key, value in trial.point.items()},
         # The seeds of a point share a group: TensorBoard shows their mean.
         group_name=describe(trial.point, results.sweep.keys),
     )
@@ -56,7 +55,7 @@ def trial_events(results: Results, trial: TrialResult) -> list[Event]:
 
 def hparam_info(results: Results, key: str) -> api_pb2.HParamInfo:
     """What TensorBoard has to know of a setting to sort and filter by it."""
-    values = [t.run.seed if key == "seed" else t.point[key] for t in results.trials]
+    values = [trial.point[key] for trial in results.trials]
     kind = {"number_value": "DATA_TYPE_FLOAT64", "bool_value": "DATA_TYPE_BOOL"}
     kinds = {proto_value(value).WhichOneof("kind") for value in values}
     name = kind.get(kinds.pop() if len(kinds) == 1 else "", "DATA_TYPE_STRING")

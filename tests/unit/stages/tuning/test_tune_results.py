@@ -138,12 +138,12 @@ def test_tensorboard_shows_each_trials_settings_and_curves(made, tmp_path):
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     data = plugin_data_pb2.HParamsPluginData.FromString(content)
     hparams = {k: v.number_value for k, v in data.session_start_info.hparams.items()}
-    assert hparams == {"drop.delta": 0.3, "drop.beta": 0.5, "seed": 0}
+    assert hparams == {"drop.delta": 0.3, "drop.beta": 0.5}
     assert data.session_start_info.group_name == "delta 0.3, beta 0.5"
     root = EventAccumulator(str(tmp_path / "tb")).Reload()
     content = root.SummaryMetadata("_hparams_/experiment").plugin_data.content
     experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
-    assert [i.name for i in experiment.hparam_infos] == ["drop.delta", "drop.beta", "seed"]
+    assert [i.name for i in experiment.hparam_infos] == ["drop.delta", "drop.beta"]
 
 
 @pytest.mark.parametrize(
