@@ -6,11 +6,9 @@ and pictures/attention.png.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 from dist_oaa.config.attend import AttendConfig
-from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.load import dump_config, parse_config
 from dist_oaa.config.model import OptimConfig
@@ -26,15 +24,12 @@ from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.attending import Attender, check_new
 from dist_oaa.stages.gallery import attention_picture
 from dist_oaa.stages.reporting import per_class_metrics, say_supervision, show_quality
+from dist_oaa.stages.run_settings import CHOOSING, inherited_data
 from dist_oaa.stages.tally import Measurement
 from dist_oaa.stages.trained import Trained, load_classifier, trained_data
 from dist_oaa.stages.training import machine
 
 KIND = "attention"
-READING = ("resize", "size", "max_aspect", "pixel_limit")
-"""Settings of `data` that always come from the checkpoint's run, unless they are given."""
-CHOOSING = ("root", "layout", "table", "split", "labels", "classes", "limit")
-"""Those that come from it where no other data set is given."""
 
 
 def main(prog: str, argv: list[str]) -> int:
@@ -54,16 +49,8 @@ def inherited(given: AttendConfig) -> list[str]:
     """
     if not given.checkpoint:
         raise UserError("checkpoint is empty, expected the run directory of a trained classifier")
-    theirs, usual = trained_data(Path(given.checkpoint)), DataConfig()
-    values = {
-        name: getattr(theirs, name)
-        for name in (READING if given.data.root else READING + CHOOSING)
-        if getattr(theirs, name) != getattr(usual, name)
-    }
-    return [
-        f"--data.{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in values.items()
-    ]
+    theirs = trained_data(Path(given.checkpoint))
+    return inherited_data(theirs, given.data, (*CHOOSING, "split", "limit"))
 
 
 def attend(config: AttendConfig, world: World, stop: StopFlag) -> dict[str, float]:

@@ -5,14 +5,13 @@ run directory: config.yaml, classes.txt, metrics.jsonl, tensorboard/, pictures/c
 pictures/predictions.png, predictions/ where it is asked to and, last of all, evaluation.json.
 """
 
-import json
 import os
 from pathlib import Path
 
 import torch
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.config.evaluate import EvaluatedDataConfig, EvaluationConfig
+from dist_oaa.config.evaluate import EvaluationConfig
 from dist_oaa.config.load import dump_config, parse_config
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.runtime.distributed import World, open_world, threads_per_rank
@@ -32,14 +31,11 @@ from dist_oaa.stages.evaluating.measuring import Measurer
 from dist_oaa.stages.evaluating.report import Report, as_json, tenths
 from dist_oaa.stages.evaluating.segmenting import FolderSegmenter, NetworkSegmenter, build_scorer
 from dist_oaa.stages.evaluating.supervision import folder_lines, network_lines
+from dist_oaa.stages.run_settings import inherited_data
 from dist_oaa.stages.tally import gallery_images
 from dist_oaa.stages.trained_segmenter import TrainedSegmenter, load_segmenter, segmenter_data
 from dist_oaa.stages.training import machine
 
-READING = ("resize", "size", "max_aspect", "pixel_limit")
-"""Settings of `data` that always come from the checkpoint's run, unless they are given."""
-CHOOSING = ("root", "layout", "table", "labels", "classes")
-"""Those that come from it where no other data set is given; which split never does."""
 EARLIER = ("attention", "store", "checkpoints", "labels")
 """What other stages leave in their run directories."""
 SUMMARY = "evaluation.json"
@@ -64,16 +60,8 @@ def inherited(given: EvaluationConfig) -> list[str]:
     """
     if predictions_folder(given) is not None:
         return []
-    theirs, usual = segmenter_data(Path(given.checkpoint)), EvaluatedDataConfig()
-    values = {
-        name: getattr(theirs, name)
-        for name in (READING if given.data.root else READING + CHOOSING)
-        if getattr(theirs, name) != getattr(usual, name)
-    }
-    return [
-        f"--data.{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in values.items()
-    ]
+    theirs = segmenter_data(Path(given.checkpoint))
+    return inherited_data(theirs, given.data)
 
 
 def evaluate(config: EvaluationConfig, world: World, stop: StopFlag) -> dict[str, float]:

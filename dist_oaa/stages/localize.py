@@ -5,12 +5,10 @@ directory: config.yaml, classes.txt, metrics.jsonl, tensorboard/, pictures/local
 last of all, boxes.json.
 """
 
-import json
 from pathlib import Path
 
 from rich.markup import escape
 
-from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.load import dump_config, parse_config
 from dist_oaa.config.localize import LocalizeConfig
@@ -25,13 +23,10 @@ from dist_oaa.stages.localizing.lists import Lists, MeasuredList, open_lists
 from dist_oaa.stages.localizing.localizer import FoundList, ListLocalizer
 from dist_oaa.stages.localizing.looking import Looker
 from dist_oaa.stages.localizing.report import KIND, Report, as_json
+from dist_oaa.stages.run_settings import CHOOSING, inherited_data
 from dist_oaa.stages.trained import Trained, load_classifier, trained_data
 from dist_oaa.stages.training import machine
 
-READING = ("resize", "size", "max_aspect", "pixel_limit")
-"""Settings of `data` that always come from the checkpoint's run, unless they are given."""
-CHOOSING = ("root", "layout", "table", "labels", "boxes", "classes")
-"""Those that come from it where no other data set is given; which split never does."""
 SUMMARY = "boxes.json"
 
 
@@ -52,16 +47,8 @@ def inherited(given: LocalizeConfig) -> list[str]:
     """
     if not given.checkpoint:
         raise UserError("checkpoint is empty, expected the run directory of a trained classifier")
-    theirs, usual = trained_data(Path(given.checkpoint)), DataConfig()
-    values = {
-        name: getattr(theirs, name)
-        for name in (READING if given.data.root else READING + CHOOSING)
-        if getattr(theirs, name) != getattr(usual, name)
-    }
-    return [
-        f"--data.{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in values.items()
-    ]
+    theirs = trained_data(Path(given.checkpoint))
+    return inherited_data(theirs, given.data, (*CHOOSING, "boxes"))
 
 
 def localize(config: LocalizeConfig, world: World, stop: StopFlag) -> dict[str, float]:

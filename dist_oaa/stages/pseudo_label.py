@@ -6,10 +6,8 @@ and, last of all, labels.json. The files are the same at any number of ranks and
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
-from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.load import dump_config, parse_config
 from dist_oaa.config.pseudo_label import PseudoLabelConfig
@@ -26,14 +24,9 @@ from dist_oaa.stages.labelling.origin import origin_of
 from dist_oaa.stages.labelling.output import OutputFolder
 from dist_oaa.stages.labelling.report import Report, announce, say_results
 from dist_oaa.stages.labelling.rounds import processes_of
-from dist_oaa.stages.run_settings import difference
+from dist_oaa.stages.run_settings import CHOOSING, difference, inherited_data
 from dist_oaa.stages.training import in_name_order
 from dist_oaa.store.maps import MapSource, open_maps
-
-INHERITED = (
-    "root", "layout", "table", "split", "labels", "classes", "limit", "pixel_limit",
-)  # fmt: skip
-"""Settings of `data` that come from the run of the maps where no other data set is given."""
 
 
 def main(prog: str, argv: list[str]) -> int:
@@ -55,21 +48,14 @@ def inherited(given: PseudoLabelConfig) -> list[str]:
         raise UserError("maps is empty, expected a run directory, a store or a folder of map files")
     if given.data.root:
         return []
-    theirs, usual = origin_of(Path(given.maps)).data, DataConfig()
+    theirs = origin_of(Path(given.maps)).data
     if theirs is None:
         raise UserError(
             f"data.root is empty and {given.maps} does not say which images its maps show, "
             "expected the folder of the data set"
         )
-    values = {
-        name: getattr(theirs, name)
-        for name in INHERITED
-        if getattr(theirs, name) != getattr(usual, name)
-    }
-    return [
-        f"--data.{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in values.items()
-    ]
+    # Images are taken at their own size, whatever the network saw.
+    return inherited_data(theirs, given.data, (*CHOOSING, "split", "limit"), ("pixel_limit",))
 
 
 def pseudo_label(config: PseudoLabelConfig, world: World, stop: StopFlag) -> dict[str, float]:

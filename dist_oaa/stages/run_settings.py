@@ -5,18 +5,23 @@ Shared by the loaders of trained networks; every fault is one sentence that name
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import yaml
 
+from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.yaml_text import load_yaml
 from dist_oaa.runtime.checkpoint import LATEST, Checkpoint, load_checkpoint
 from dist_oaa.runtime.rundir import CLASSES, CONFIG
 
 Settings = TypeVar("Settings")
+READING = ("resize", "size", "max_aspect", "pixel_limit")
+"""Settings of `data` that a later stage always takes from the run, unless they are given."""
+CHOOSING = ("root", "layout", "table", "labels", "classes")
+"""Those that it takes where no other data set is given."""
 SUPERVISION = "supervision.json"
 """What a training on label images leaves about them, for those who use its network."""
 
@@ -30,16 +35,36 @@ def read_settings(run_dir: Path, commands: str) -> dict[str, Any]:
     Raises:
         UserError: when there is none, or it is no mapping.
     """
-    try:
-        tree = yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not (run_dir / CONFIG).exists():
         raise UserError(
             f"{run_dir} is no run directory: it has no {CONFIG}, expected the folder of a run of "
             f"{commands}"
-        ) from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{run_dir / CONFIG} cannot be read: {one_line(error)}") from error
+        )
+    tree = load_yaml(run_dir / CONFIG)
     return tree if isinstance(tree, dict) else {}
+
+
+def inherited_data(
+    theirs: DataConfig,
+    given: DataConfig,
+    choosing: Sequence[str] = CHOOSING,
+    reading: Sequence[str] = READING,
+) -> list[str]:
+    """The `data` settings of a run, as arguments to stand before those of the user.
+
+    Args:
+        theirs: what the run read.
+        given: what the user has said; a data set of their own keeps the run's out.
+        choosing: what is taken over together with the run's data set.
+        reading: what is taken over in any case.
+    """
+    names = reading if given.root else (*reading, *choosing)
+    usual = type(given)()
+    values = {n: getattr(theirs, n) for n in names if getattr(theirs, n) != getattr(usual, n)}
+    return [
+        f"--data.{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in values.items()
+    ]
 
 
 def require(
@@ -119,7 +144,7 @@ def read_supervision(run_dir: Path) -> tuple[str, ...]:
     try:
         record = json.loads((run_dir / SUPERVISION).read_text(encoding="utf-8"))
         return tuple(str(line) for line in record["supervision"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 

@@ -7,7 +7,6 @@ import re
 
 import pytest
 import yaml
-from sweeps import MACHINE, a_sweep, write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -27,6 +26,7 @@ from dist_oaa.stages.tuning.results import (
 from dist_oaa.stages.tuning.space import grid
 from dist_oaa.stages.tuning.sweep import all_trials, plan_trial, refuse_reported
 from dist_oaa.stages.tuning.warm import take_over
+from sweeps import MACHINE, a_sweep, write_run
 
 METRIC = "cumulative/seed_miou"
 

@@ -5,11 +5,11 @@ import subprocess
 import time
 
 import pytest
-from sweeps import a_sweep, scripted, write_run
 
 from dist_oaa.stages.launching import records
 from dist_oaa.stages.tuning.sweep import plan_trial
 from processes import descendants, is_running, wait_until_gone
+from sweeps import a_sweep, scripted, write_run
 
 
 @pytest.fixture
