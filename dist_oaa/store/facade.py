@@ -54,7 +54,7 @@ def prepare_store(folder: Path, manifest: Manifest, resume: bool) -> Manifest:
     if (folder / MANIFEST).exists():
         existing = Manifest.read(folder)
         existing.check(manifest, folder)
-        if not resume and _is_complete(folder):
+        if not resume and is_complete(folder):
             raise UserError(
                 f"{folder} holds the maps of an earlier run; continue it with --resume "
                 "or choose another run_dir"
@@ -70,7 +70,12 @@ def prepare_store(folder: Path, manifest: Manifest, resume: bool) -> Manifest:
     return manifest
 
 
-def _is_complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
+    """Whether every shard of a store has reached a generation: it holds maps that could be lost.
+
+    Raises:
+        UserError: when a run is writing it, or its manifest or a shard is damaged.
+    """
     reader = StoreReader(folder)
     files = [folder / shard_name(i) / DATA for i in range(reader.manifest.shards)]
     # A run that is killed while it opens its shards leaves files of no bytes, or without a record.

@@ -1,9 +1,11 @@
 """Rooms import downwards only; the checker itself is held against snippets that break the rule.
 
     cli -> stages -> {models, attention, store, labels, evaluation, data} -> runtime -> config
+           plugin -> {models, attention, store, labels, evaluation, data} -> runtime -> config
 
 Rooms of the middle row do not import each other, but for attention -> store.facade. Nothing
-imports the stages but the command line, and that only when a command is called.
+imports the stages but the command line, and that only when a command is called; nothing imports
+the plugin but the package itself, and that only when one of its names is asked for.
 """
 
 import ast
@@ -13,18 +15,19 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "dist_oaa"
 MIDDLE = {"models", "attention", "store", "labels", "evaluation", "data"}
-ROOMS = {"stages", "runtime", "config", *MIDDLE}
+ROOMS = {"stages", "plugin", "runtime", "config", *MIDDLE}
 MAY_IMPORT = {
     "config": {"config"},
     "runtime": {"runtime", "config"},
     **{room: {room, "runtime", "config"} for room in MIDDLE},
-    "stages": ROOMS,
+    "stages": ROOMS - {"plugin"},
+    "plugin": ROOMS - {"stages"},
     "cli": {"config"},
     "__main__": {"cli", "runtime"},
     "__init__": set(),
 }
 EXCEPTIONS = {("attention", "dist_oaa.store.facade")}
-LAZY = {("cli", "stages")}
+LAZY = {("cli", "stages"), ("__init__", "plugin")}
 
 
 def imported_modules(tree: ast.AST, package: str) -> list[tuple[ast.AST, str]]:
@@ -53,18 +56,19 @@ def violations(source: str, module: str) -> list[str]:
     """Sentences about imports in `module` (such as dist_oaa.data.voc) that break the rule."""
     tree = ast.parse(source)
     package, room = module.rpartition(".")[0] or module, module.split(".")[1]
-    inside_functions = {
+    not_at_import = {
         id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for node in ast.walk(function)
+        for part in ast.walk(tree)
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        or (isinstance(part, ast.If) and ast.unparse(part.test) == "TYPE_CHECKING")
+        for node in ast.walk(part)
     }
     wrong = []
     for node, name in imported_modules(tree, package):
         target = name.split(".")[1] if "." in name else ""
         if target not in ROOMS | {"cli"}:
             continue  # the package's own names, such as its version
-        lazy = (room, target) in LAZY and id(node) in inside_functions
+        lazy = (room, target) in LAZY and id(node) in not_at_import
         if target in MAY_IMPORT[room] or (room, name) in EXCEPTIONS or lazy:
             continue
         wrong.append(f"{module}, line {node.lineno}: {room} must not import {name}")
@@ -115,6 +119,12 @@ def test_rooms_import_downwards_only():
         ("dist_oaa.cli", "from dist_oaa.models.losses import x"),
         ("dist_oaa.cli", "def f():\n    import dist_oaa.models.losses"),
         ("dist_oaa.__init__", "from dist_oaa.attention.update import update"),
+        ("dist_oaa.__init__", "from dist_oaa.plugin import OnlineCAM"),
+        ("dist_oaa.__init__", "if TYPE_CHECKING:\n    from dist_oaa.models import losses"),
+        ("dist_oaa.plugin.layout", "from dist_oaa.stages.tally import x"),
+        ("dist_oaa.stages.tally", "from dist_oaa.plugin.layout import x"),
+        ("dist_oaa.data.voc", "from dist_oaa.plugin import Geometry"),
+        ("dist_oaa.runtime.loop", "if TYPE_CHECKING:\n    from dist_oaa.store import facade"),
     ],
 )
 def test_the_checker_finds_what_is_forbidden(module, source):
@@ -133,6 +143,9 @@ def test_the_checker_finds_what_is_forbidden(module, source):
         ("dist_oaa.runtime.loop", "from dist_oaa.config.errors import UserError"),
         ("dist_oaa.cli", "def f():\n    from dist_oaa.stages import classify"),
         ("dist_oaa.cli", "from dist_oaa import __version__"),
+        ("dist_oaa.__init__", "def __getattr__(n):\n    from dist_oaa import plugin"),
+        ("dist_oaa.__init__", "if TYPE_CHECKING:\n    from dist_oaa.plugin import OnlineCAM"),
+        ("dist_oaa.plugin.layout", "from dist_oaa.store.manifest import Manifest"),
         ("dist_oaa.data.voc", "import torch, store, models\nfrom evaluation import x"),
     ],
 )
