@@ -56,6 +56,7 @@ COMMANDS = {
     "reproduce": ("dist_oaa.stages.reproduce", "make a table of the papers out of such runs"),
     "tune": ("dist_oaa.stages.tune", "try settings with Ray Tune, each trial an ordinary run"),
     "data": ("dist_oaa.stages.data", "check, generate or download a data set"),
+    "doctor": ("dist_oaa.stages.doctor", "examine this machine and try what runs rest on"),
     "store": ("dist_oaa.stages.store", "inspect, verify, export, import or compare stores"),
 }
 

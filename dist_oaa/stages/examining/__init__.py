@@ -1,0 +1,1 @@
+"""What `oaa doctor` looks at and tries."""
