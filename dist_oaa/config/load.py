@@ -1,6 +1,7 @@
 """From a YAML file and the command line to a settings dataclass, with errors that help."""
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import io
@@ -9,15 +10,20 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.limits import check_values
+from dist_oaa.config.yaml_text import LONGEST, check_yaml, read_text
 
 Config = TypeVar("Config")
 
+LONGEST_SENTENCE = 1500
+"""Characters of a sentence that the terminal gets whole."""
 UNKNOWN_KEY_PATTERNS = (
     r"unrecognized arguments: --(?P<key>[\w.]+)",
     r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
@@ -35,7 +41,7 @@ def parse_config(config_class: type[Config], prog: str, argv: Sequence[str]) -> 
 
     Raises:
         UserError: for an unknown key (the nearest valid one is named), a value of the wrong type
-            or range, and a file that is missing or no YAML.
+            or range, and a file that is missing, no YAML or beyond its limits.
         SystemExit: after --help and --print_config.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -50,6 +56,7 @@ def parse_config(config_class: type[Config], prog: str, argv: Sequence[str]) -> 
     parser.add_argument("--config", action="config", help="YAML file of settings; later keys win")
     parser.add_class_arguments(config_class)
     keys = dotted_keys(config_class)
+    check_texts(argv)
     argv = complete_flags(argv, [k for k, kind in keys.items() if kind is bool])
     swallowed = io.StringIO()
     try:
@@ -63,11 +70,34 @@ def parse_config(config_class: type[Config], prog: str, argv: Sequence[str]) -> 
             namespace = parser.instantiate(parsed)
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise UserError(explain(str(error), keys, argv)) from error
+    check_values(namespace, keys, lambda key: _origin(key, argv))
     fields = {f.name: getattr(namespace, f.name) for f in dataclasses.fields(config_class)}
     try:
         return config_class(**fields)
     except ValueError as error:
         raise UserError(explain(str(error), keys, argv)) from error
+
+
+def check_texts(argv: Sequence[str]) -> None:
+    """Holds files of settings, and values on the command line, against the limits of YAML.
+
+    Raises:
+        UserError: see config/yaml_text.py.
+    """
+    for name in config_files(argv):
+        if Path(name).is_file():
+            with contextlib.suppress(yaml.YAMLError):  # the parser will say it
+                check_yaml(read_text(Path(name)), name, LONGEST)
+    for text in argv:
+        if any(mark in text for mark in "[{*"):  # else it is one plain value
+            with contextlib.suppress(yaml.YAMLError):
+                check_yaml(text.removeprefix("--").split("=", 1)[-1], "the command line", LONGEST)
+
+
+def config_files(argv: Sequence[str]) -> list[str]:
+    """The files that `--config` names."""
+    files = [argv[i + 1] for i, arg in enumerate(argv[:-1]) if arg == "--config"]
+    return files + [arg.split("=", 1)[1] for arg in argv if arg.startswith("--config=")]
 
 
 def dotted_keys(config_class: type, prefix: str = "") -> dict[str, Any]:
@@ -125,7 +155,12 @@ def explain(message: str, keys: Iterable[str], argv: Sequence[str]) -> str:
     match = re.match(r"[\w.]+", message)
     if match and match[0] in keys:  # a range that a dataclass refused
         return f"{message} (in {_origin(match[0], argv)})"
-    return message
+    if message.startswith("Exceeds the limit"):
+        return f"{_origin('config', argv)} holds a number of thousands of digits"
+    if message.startswith("Key must be a string"):
+        return f"{_origin('config', argv)}: {message[0].lower()}{message[1:]}"
+    files = config_files(argv)
+    return f"{' or '.join(files)}: {message}" if files else message
 
 
 def nearest_key(key: str, keys: Iterable[str]) -> str | None:
@@ -142,9 +177,7 @@ def nearest_key(key: str, keys: Iterable[str]) -> str | None:
 def _origin(key: str, argv: Sequence[str]) -> str:
     if key != "config" and any(arg.split("=")[0] == f"--{key}" for arg in argv):
         return "the command line"
-    files = [argv[i + 1] for i, arg in enumerate(argv[:-1]) if arg == "--config"]
-    files += [arg.split("=", 1)[1] for arg in argv if arg.startswith("--config=")]
-    return " or ".join(files) if files else "the command line"
+    return " or ".join(config_files(argv)) or "the command line"
 
 
 def dump_config(config: Any) -> str:
@@ -192,4 +225,9 @@ def run_function(function: Any, prog: str, argv: Sequence[str]) -> Any:
 
 def print_error(error: Exception | str) -> None:
     """Prints a failure as one sentence on standard error."""
-    print(f"oaa: error: {error}", file=sys.stderr, flush=True)
+    # Names of files may hold anything, also line breaks and what moves a terminal's cursor.
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
+    if len(text) > LONGEST_SENTENCE:
+        half = LONGEST_SENTENCE // 2
+        text = f"{text[:half]} [...] {text[-half:]}"
+    print(f"oaa: error: {text}", file=sys.stderr, flush=True)

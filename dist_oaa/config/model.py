@@ -171,6 +171,12 @@ class OptimConfig:
     """Steps over which the rate rises linearly from a tenth, a count."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass (autocast); fp16 scales the loss and needs a GPU."""
+    on_non_finite: Literal["stop", "skip_batch"] = "stop"
+    """What a NaN or an infinity in the CAM, the loss or the gradient does, on all ranks and before
+    the step: stop the run, or leave the step out (weights and maps stay as they were) and count
+    it. Either way RUN/non_finite.json names the images."""
+    skip_limit: float = 0.1
+    """Share of an epoch's steps that skip_batch may leave out before the run stops, 0 to 1."""
     channels_last: bool = True
     """Keep activations in channels-last order (faster convolutions on most devices)."""
     compile: bool = False
@@ -185,6 +191,8 @@ class OptimConfig:
                 raise ValueError(f"optim.{name} is {getattr(self, name)}, expected 0 or more")
         if not self.lr > 0:
             raise ValueError(f"optim.lr is {self.lr}, expected a rate above 0")
+        if not 0 <= self.skip_limit <= 1:
+            raise ValueError(f"optim.skip_limit is {self.skip_limit}, expected a share 0 to 1")
         if len(self.multipliers) != 4 or min(self.multipliers) < 0:
             raise ValueError(
                 f"optim.multipliers is {self.multipliers}, expected four factors of 0 or more "

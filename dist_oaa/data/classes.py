@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
+from dist_oaa.data.paths import is_printable
 from dist_oaa.data.problems import Problems
 
 VOC_CLASSES = (
@@ -55,13 +56,23 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """The class names of a data set in their order, and whether its labels are indices."""
+    """The class names of a data set in their order, and whether its labels are indices.
+
+    Raises:
+        UserError: a name does not fit one line of classes.txt, where it would become two classes.
+    """
 
     names: tuple[str, ...]
     numeric: bool = False
     _index: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name in self.names:
+            if not name or name != name.strip() or not is_printable(name):
+                raise UserError(
+                    f"the class name {name!r} cannot be used, expected one line of text without "
+                    "white space around it"
+                )
         keys = [str(i) for i in range(len(self.names))] if self.numeric else self.names
         object.__setattr__(self, "_index", {key: i for i, key in enumerate(keys)})
 
@@ -166,8 +177,8 @@ def csv_rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[st
     """Yield (line number from 1, cells by column name) of a CSV file with a header.
 
     Raises:
-        UserError: no readable CSV, a needed column is missing, or a row has another number of
-            cells than the header (classes separated by commas, for instance).
+        UserError: no readable CSV, a needed column is missing, a column is there twice, or a row
+            has another number of cells than the header (classes separated by commas, for instance).
     """
     reader = csv.DictReader((line for _, line in text_lines(path)), strict=True)
     try:
@@ -178,6 +189,8 @@ def csv_rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[st
                 f"{path} has no column {missing[0]!r} in its first line, expected a header naming "
                 f"{' and '.join(needed)}, found {', '.join(columns) or 'an empty file'}"
             )
+        if len(set(columns)) < len(columns):
+            raise UserError(f"{path} names a column twice in its first line, {', '.join(columns)}")
         for cells in reader:
             if None in cells or None in cells.values():
                 raise UserError(

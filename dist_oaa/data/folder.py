@@ -62,7 +62,7 @@ def _is_image(name: str) -> bool:
 
 def _images(folder: Path, root: Path, problems: Problems) -> Iterator[Path]:
     """Yield the images below a class folder, sorted, none of them outside the root."""
-    if inside_or_report(root, folder.name, str(folder), problems) is None:
+    if inside_or_report(root, folder.name, str(root), problems) is None:
         return
     for parent, folders, files in os.walk(folder):
         # In place: os.walk goes on with what is left, in this order.
@@ -74,5 +74,6 @@ def _images(folder: Path, root: Path, problems: Problems) -> Iterator[Path]:
                 problems.add("outside", f"{path} is a symbolic link to a folder, expected a folder")
         for name in sorted(filter(_is_image, files)):
             path = Path(parent, name)
-            if inside_or_report(root, path.relative_to(root).as_posix(), str(path), problems):
+            # Its own name comes quoted: it may hold line breaks.
+            if inside_or_report(root, path.relative_to(root).as_posix(), str(root), problems):
                 yield path

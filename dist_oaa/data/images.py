@@ -3,6 +3,8 @@
 The formats are a closed list: PIL can read some forty, one of them by starting another program.
 """
 
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +59,7 @@ def read_image(path: Path, pixel_limit: float, apply_exif: bool = False) -> np.n
         BadImageError: the file cannot be read; the sentence names it and the reason.
     """
     with _opened(path) as image:
-        _check_pixels(image, pixel_limit)
+        _check_pixels(image, pixel_limit, "data.pixel_limit is")
         upright = ImageOps.exif_transpose(image) if apply_exif else image
         return np.array(_as_rgb(upright, image.format))
 
@@ -74,7 +76,7 @@ def read_mask(path: Path, pixel_limit: float = MASK_PIXEL_LIMIT) -> np.ndarray:
                 f"{path} is a {image.format} file of mode {image.mode}, expected a palette PNG "
                 "(or an 8-bit grey PNG) whose values are class indices"
             )
-        _check_pixels(image, pixel_limit)
+        _check_pixels(image, pixel_limit, "the limit of masks is")
         return np.array(image)
 
 
@@ -92,6 +94,8 @@ def read_size(path: Path) -> tuple[int, int]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a file lazily and turn whatever goes wrong inside the block into BadImageError."""
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # to open one would wait for a writer, for ever
+            raise ValueError("it is a pipe, expected a file")
         with open(path, "rb") as stream:
             yield _identify(stream)
     except (UserError, MemoryError):
@@ -119,12 +123,12 @@ def _identify(stream: BinaryIO) -> Image.Image:
     raise ValueError(f"it is none of {', '.join(FORMATS)}")
 
 
-def _check_pixels(image: Image.Image, pixel_limit: float) -> None:
+def _check_pixels(image: Image.Image, pixel_limit: float, limit: str) -> None:
     megapixels = image.width * image.height / 1e6
     if megapixels > pixel_limit:
         raise ValueError(
             f"it has {image.width} x {image.height} pixels, {megapixels:.6g} megapixels, and "
-            f"data.pixel_limit is {pixel_limit:g} megapixels"
+            f"{limit} {pixel_limit:g} megapixels"
         )
 
 

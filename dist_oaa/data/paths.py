@@ -5,17 +5,24 @@ relative path: a list that says `../../home/x` could otherwise read or overwrite
 """
 
 import os
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.data.problems import Problems
+
+UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories of control characters, of bytes that are not UTF-8, and of line breaks."""
+LONGEST_PART = 255
+"""Bytes of a file's or folder's name that Linux and other systems allow."""
 
 
 def relative_name(name: str) -> str:
     """Return `name` as a normalised relative path with forward slashes (`./a//b` -> `a/b`).
 
     Raises:
-        UserError: the name is empty, absolute, has a `..` part or a NUL character.
+        UserError: the name is empty, absolute, has a `..` part, a line break, another control
+            character, bytes that are not UTF-8, or a part that no file system can hold.
     """
     pure = PurePosixPath(name)
     if not pure.parts:
@@ -24,7 +31,19 @@ def relative_name(name: str) -> str:
         raise UserError(f"{name!r} is absolute, expected a path relative to the data-set root")
     if ".." in pure.parts or "\0" in name:
         raise UserError(f"{name!r} may leave the data-set root, expected a path without '..'")
+    if not is_printable(name):
+        raise UserError(
+            f"{name!r} has a line break, a control character or bytes that are not UTF-8, "
+            "expected a name that fits one line of text: rename the file"
+        )
+    if max(len(part.encode()) for part in pure.parts) > LONGEST_PART:
+        raise UserError(f"{name[:40]!r}... is too long to be a file's name")
     return str(pure)
+
+
+def is_printable(name: str) -> bool:
+    """Whether a name survives every list, table and message: one line of UTF-8 text."""
+    return not any(unicodedata.category(c) in UNPRINTABLE for c in name)
 
 
 def inside(root: Path, relative: str) -> Path:

@@ -10,7 +10,7 @@ from dist_oaa.config.errors import UserError
 
 KINDS = {
     "layout": "Data set cannot be opened",
-    "outside": "Paths that leave the root",
+    "outside": "Names that cannot be used, or leave the root",
     "missing": "Missing files",
     "corrupt": "Unreadable files",
     "duplicate": "Duplicate ids",

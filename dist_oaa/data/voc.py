@@ -36,6 +36,9 @@ ANNOTATIONS = "Annotations"
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 LABELS_CSV = "labels.csv"
 LISTS_SHOWN = 12
+# A DefusedXmlException (entities, external references) is a ValueError, an encoding that nobody
+# knows a LookupError.
+XML_ERRORS = (ParseError, ValueError, LookupError, OSError)
 
 
 def open_voc(config: DataConfig, root: Path, problems: Problems) -> ImageSet:
@@ -155,8 +158,7 @@ def _annotations(
             continue
         try:
             yield image_id, LabelRow(_object_names(path), str(path))
-        except (ParseError, ValueError, OSError) as error:
-            # A DefusedXmlException (entities, external references) is a ValueError.
+        except XML_ERRORS as error:
             problems.add("corrupt", f"{path} cannot be read as a VOC annotation: {error}")
             yield image_id, None
 
@@ -186,5 +188,5 @@ def read_objects(path: Path) -> list[tuple[str, tuple[float, float, float, float
             (name, tuple(float(node.findtext(f"bndbox/{side}") or "") for side in SIDES))
             for name, node in _objects(path)
         ]
-    except (ParseError, ValueError, OSError) as error:
+    except XML_ERRORS as error:
         raise UserError(f"{path} cannot be read as an annotation with boxes: {error}") from error

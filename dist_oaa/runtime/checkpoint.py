@@ -27,6 +27,18 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.files import sync_folder, write_atomic
 
 LATEST = "latest.json"
+FILES = frozenset({"model.safetensors", "optimizer.safetensors", "state.json"})
+# What reading a file raises that is not what this program wrote: JSON of another shape or nested
+# thousands of levels deep, tensors that are none (safetensors runs nothing, unlike pickle).
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    safetensors.SafetensorError,
+)
 
 
 @dataclass
@@ -108,19 +120,21 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         place = folder / json.loads((folder / LATEST).read_bytes())["name"]
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no complete checkpoint to resume from") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise UserError(f"{folder / LATEST} is damaged: {error}") from error
     try:
-        for file, expected in json.loads((place / "sha256.json").read_bytes()).items():
-            if _sha256(place / file) != expected:
+        sums = json.loads((place / "sha256.json").read_bytes())
+        for file in sums.keys() | FILES:
+            if _sha256(place / file) != sums[file]:
                 raise UserError(f"{place / file} is damaged: its checksum does not match")
         body = json.loads((place / "state.json").read_bytes())
         model = load_file(place / "model.safetensors")
         tensors = load_file(place / "optimizer.safetensors")
-    except (OSError, ValueError) as error:
-        raise UserError(f"checkpoint {place} is damaged: {error}") from error
-    optimizer = unflatten_optimizer(tensors, body["optimizer"])
-    return Checkpoint(model, optimizer, body["state"], body["generation"])
+        optimizer = unflatten_optimizer(tensors, body["optimizer"])
+        return Checkpoint(model, optimizer, body["state"], body["generation"])
+    except DAMAGE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"checkpoint {place} is damaged: {reason}") from error
 
 
 def flatten_optimizer(state_dict: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

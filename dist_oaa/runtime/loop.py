@@ -5,76 +5,34 @@ One optimiser step, on all ranks:
      checkpoint is written; a problem ends all of them;
   2. forward and backward, each rank's loss weighted so that DDP's mean over ranks is the mean
      over the images of the step, whatever each rank's share;
-  3. ranks sum losses and counters; a non-finite loss ends all of them before the optimiser steps;
+  3. ranks sum losses and counters; a CAM, loss or gradient that is not finite ends all of them,
+     or leaves the step out on all of them, before the optimiser steps (non_finite.py);
   4. the optimiser steps; now and then a checkpoint is begun, which is a copy of what it holds;
      it is written and published while the next steps run (saver.py).
 """
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from dist_oaa.config.errors import Interrupted, RunError
+from dist_oaa.config.errors import Interrupted
 from dist_oaa.config.model import OptimConfig
 from dist_oaa.config.run import CheckpointConfig
 from dist_oaa.runtime.checkpoint import Checkpoint, host_copy, save_checkpoint
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import named_disk_errors
+from dist_oaa.runtime.non_finite import NonFiniteGuard, finite_gradients
 from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.protocols import MicroBatches, Stage
 from dist_oaa.runtime.saver import Saver, open_saver
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import Tracker
-
-
-class MicroBatches(Protocol):
-    """A rank's images of one step."""
-
-    ids: list[str]
-    bad: list[str]
-
-    def __len__(self) -> int: ...
-
-    def split(self, parts: int) -> list["MicroBatches"]:
-        """Consecutive parts; one empty part when there are no images."""
-
-
-class Stage(Protocol):
-    """What a stage brings to the loop."""
-
-    counters: tuple[str, ...]
-    """Names of the numbers that `forward` counts, summed over images, ranks and an epoch."""
-
-    def batches(self, epoch: int, first_step: int) -> Iterator[MicroBatches]:
-        """This rank's batches of an epoch, from a step on; empty ones included."""
-
-    def check(self, batch: MicroBatches) -> str | None:
-        """A user's mistake in the batch that must stop the run, or None."""
-
-    def forward(self, batch: MicroBatches, epoch: int) -> tuple[torch.Tensor, list[float]]:
-        """Sum of the losses of the images and the counters; zero, but attached, when empty."""
-
-    def before_step(self, step: int, total_steps: int) -> float:
-        """Sets the learning rate; returns it."""
-
-    def shown(self, totals: dict[str, float]) -> dict[str, float]:
-        """Values for the progress line, from the epoch's totals so far."""
-
-    def end_epoch(self, position: "Position") -> dict[str, float]:
-        """Measures after an epoch; the same numbers on every rank."""
-
-    def snapshot(self, generation: int) -> Callable[[], None]:
-        """Copies what changed in the stage's own store since the last snapshot.
-
-        The returned function makes the copy durable as `generation`; it is called in another
-        thread, while training goes on, and raises UserError where it fails.
-        """
 
 
 @dataclass
@@ -132,6 +90,8 @@ class Position:
     """Sums over the images of the current epoch so far."""
     skipped: list[str] = field(default_factory=list)
     """Unreadable images that were skipped, one sentence each."""
+    left_out: int = 0
+    """Steps of the current epoch that were left out, for a number that was not finite."""
 
 
 @dataclass
@@ -142,6 +102,7 @@ class Loop:
     stage: Stage
     trainable: Trainable
     plan: Plan
+    optim: OptimConfig
     run_dir: Path
     checkpoints: CheckpointConfig
     stop: StopFlag
@@ -152,16 +113,21 @@ class Loop:
     save_before_end: bool = False
     """What `end_epoch` does after the last step takes long: a checkpoint is published before it."""
     saver: Saver = field(init=False)
+    guard: NonFiniteGuard = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.guard = NonFiniteGuard(self.world, self.run_dir, self.optim)
 
     def run(self) -> dict[str, float]:
         """Trains to the end and returns the last measurements.
 
         Raises:
             Interrupted: after a signal; a checkpoint has been published.
-            RunError: on a non-finite loss.
+            RunError: on a CAM, loss or gradient that is not finite, as `optim` says.
             UserError: when a stage's check fails or a checkpoint cannot be written.
         """
         metrics: dict[str, float] = {}
+        self.guard.resume_at(self.position.step)
         self.reporter.start(self.plan.total_steps, self.position.step)
         with open_saver(self.world) as self.saver:
             try:
@@ -228,8 +194,12 @@ class Loop:
         if bad:
             at.skipped += [s for part in self.world.gather(batch.bad) for s in part]
         rate = self.stage.before_step(at.step, self.plan.total_steps)
-        sums = self._forward_backward(batch, images)
-        if images:
+        self.guard.keep(self.trainable.model)
+        sums, found, finite = self._forward_backward(batch, images)
+        if not finite:
+            self._leave_out(batch, found)
+            sums, images = [0.0] * len(sums), 0
+        elif images:
             self._apply()
         at.step += 1
         at.step_in_epoch += 1
@@ -241,8 +211,14 @@ class Loop:
             self.tracker.log(at.epoch, at.step, loss)
         return stops > 0
 
-    def _forward_backward(self, batch: MicroBatches, images: int) -> list[float]:
-        """Gradients of the mean loss over the step's images; returns the sums over all ranks."""
+    def _forward_backward(
+        self, batch: MicroBatches, images: int
+    ) -> tuple[list[float], list[str], bool]:
+        """Gradients of the mean loss over the step's images.
+
+        Returns:
+            the sums over all ranks, what is not finite on this rank, and whether nothing is on any.
+        """
         weight = self.world.size / max(1, images)
         parts = batch.split(self.plan.micro_batches)
         sums = np.zeros(2 + len(self.stage.counters))
@@ -251,27 +227,37 @@ class Loop:
                 loss_sum, counts = self.stage.forward(part, self.position.epoch)
                 self.trainable.scaler.scale(loss_sum * weight).backward()
             sums += [len(part), float(loss_sum.detach()), *counts]
-        broken = not math.isfinite(sums[1])
-        totals = self.world.sum(np.append(np.nan_to_num(sums), float(broken)))
-        if totals[-1]:
-            self._refuse(batch, broken)
-        return totals[:-1].tolist()
+        found = self._not_finite(sums)
+        totals = self.world.sum(np.append(np.nan_to_num(sums), float(bool(found))))
+        return totals[:-1].tolist(), found, not totals[-1]
+
+    def _not_finite(self, sums: np.ndarray) -> list[str]:
+        names = ("images", "loss", *self.stage.counters)
+        cam = self.stage.broken_counter
+        found = ["CAM"] if cam and sums[names.index(cam)] else []
+        if not math.isfinite(sums[1]):
+            found.append("loss")
+        scaler = self.trainable.scaler
+        # A scaled gradient may overflow: the scaler then leaves the step out and lowers its scale,
+        # until there is nothing left to lower.
+        expected = scaler.is_enabled() and scaler.get_scale() > 1
+        if not (expected or finite_gradients(self.trainable.model.parameters())):
+            found.append("gradient")
+        return found
 
     def _gradients_travel(self, now: bool) -> contextlib.AbstractContextManager:
         if now or not isinstance(self.trainable.wrapped, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.trainable.wrapped.no_sync()
 
-    def _refuse(self, batch: MicroBatches, broken: bool) -> None:
+    def _leave_out(self, batch: MicroBatches, found: list[str]) -> None:
         at = self.position
-        names = self.world.gather(batch.ids if broken else [])
-        shown = [name for part in names for name in part][:4]
-        raise RunError(
-            f"the loss is not finite in epoch {at.epoch + 1}, step {at.step + 1} "
-            f"(rank {next(r for r, part in enumerate(names) if part or broken)}; images "
-            f"{', '.join(shown)}); nothing of this step was applied: lower optim.lr or use "
-            "optim.precision fp32, then continue with --resume"
-        )
+        said = self.guard.leave_out(at.epoch + 1, at.step + 1, batch.ids, found)
+        self.trainable.optimizer.zero_grad(set_to_none=True)
+        self.stage.forget_step()
+        self.reporter.say(said)
+        at.left_out += 1
+        self.guard.check_share(at.left_out, self.plan.steps_per_epoch)
 
     def _apply(self) -> None:
         self.trainable.scaler.step(self.trainable.optimizer)
@@ -281,7 +267,12 @@ class Loop:
     def _close_epoch(self) -> dict[str, float]:
         at = self.position
         metrics = self.stage.end_epoch(at)
-        at.totals = {}
+        if self.guard.skips:
+            metrics = metrics | {"train/skipped_steps": float(at.left_out)}
+        if at.left_out:
+            steps = self.plan.steps_per_epoch
+            self.reporter.say(f"epoch {at.epoch + 1}: left out {at.left_out} of {steps} steps")
+        at.totals, at.left_out = {}, 0
         at.epoch += 1
         at.step_in_epoch = 0
         self.world.agree(lambda: self._log_epoch(metrics))

@@ -202,6 +202,7 @@ def segment(config: SegmentConfig, world: World, stop: StopFlag) -> dict[str, fl
             stage=stage,
             trainable=ready.trainable,
             plan=ready.plan,
+            optim=config.optim,
             run_dir=run_dir,
             checkpoints=config.checkpoint,
             stop=stop,

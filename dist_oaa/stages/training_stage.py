@@ -30,6 +30,8 @@ class TrainingConfig(Protocol):
 class TrainingStage:
     """One rank's part of a training; a stage adds the forward pass and the end of an epoch."""
 
+    broken_counter = ""
+
     def __init__(
         self,
         config: TrainingConfig,
@@ -62,6 +64,9 @@ class TrainingStage:
         rate = learning_rate(self.config.optim, step, total_steps)
         set_learning_rate(self.trainable.optimizer, rate)
         return rate
+
+    def forget_step(self) -> None:
+        """For a stage with no store of its own: there is nothing to take back."""
 
     def images(self, batch: Batch, extent_B2: torch.Tensor) -> torch.Tensor:
         """Normalised images on the device, in the memory order that the model wants."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from dist_oaa.config.accumulate import AccumulateConfig, StoreConfig
 from dist_oaa.config.errors import UserError
+from dist_oaa.runtime.csv_cells import unguarded
 from dist_oaa.runtime.files import new_folder
 from dist_oaa.runtime.fingerprint import labels_fingerprint
 from dist_oaa.store.codec import ChangedRows
@@ -289,7 +290,8 @@ def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                         f"{path}, line {reader.line_num}: another number of cells than in the "
                         f"header, expected {len(reader.fieldnames)}"
                     )
-                yield reader.line_num, {"accepted": "1", "fallback": "0"} | cells
+                texts = {key: unguarded(text) for key, text in cells.items()}
+                yield reader.line_num, {"accepted": "1", "fallback": "0"} | texts
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.runtime.csv_cells import guarded
 from dist_oaa.runtime.files import new_folder
 from dist_oaa.store.facade import StoreReader
 from dist_oaa.store.mapfile import write_map
@@ -95,5 +96,6 @@ def write_tables(folder: Path, rows: list[tuple], class_names: tuple[str, ...]) 
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(COLUMNS)
         for name, c, file, accepted, fallback in rows:
-            table.writerow((file, name, class_names[c], accepted, fallback))
+            texts = (guarded(text) for text in (file, name, class_names[c]))
+            table.writerow((*texts, accepted, fallback))
     (folder / CLASSES).write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")

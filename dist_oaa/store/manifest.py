@@ -131,7 +131,7 @@ class Manifest:
             raise UserError(f"{folder} is no store: {error.filename} is missing") from error
         except OSError as error:
             raise UserError(f"{folder} cannot be read as a store: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged: {error}") from error
         have = fields.get("format") if isinstance(fields, dict) else None
         if have != FORMAT:

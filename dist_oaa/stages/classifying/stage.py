@@ -22,6 +22,7 @@ from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Position, Trainable
 from dist_oaa.stages.classifying.branching import SecondBranch
 from dist_oaa.stages.classifying.dropping import DropLayer
+from dist_oaa.stages.classifying.rows_before import RowsBefore
 from dist_oaa.stages.training import autocast
 from dist_oaa.stages.training_stage import TrainingStage
 
@@ -38,6 +39,8 @@ class ClassifyStage(TrainingStage):
         measure: called after each epoch, on all ranks; its numbers are logged.
         last_pass: first epoch of the last pass over the images, where the fallback applies.
     """
+
+    broken_counter = "broken"
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class ClassifyStage(TrainingStage):
         self.measure, self.last_pass = measure, last_pass
         self.drop = DropLayer(config.drop, config.seed, keeps_examples=world.is_first)
         self.branch = SecondBranch(config.model)
+        self.before: list[RowsBefore] = []
         outcome = ("pairs", "accepted", "fallback", "broken")
         self.counters = (*outcome, *self.branch.counters, *DropLayer.counters)
 
@@ -64,6 +68,16 @@ class ClassifyStage(TrainingStage):
         """This rank's batches of an epoch, from a step on."""
         self.drop.examples.clear()
         return super().batches(epoch, first_step)
+
+    def before_step(self, step: int, total_steps: int) -> float:
+        """Sets the learning rate of the step."""
+        self.before.clear()
+        return super().before_step(step, total_steps)
+
+    def forget_step(self) -> None:
+        """Gives the maps of the step's pairs back what they were before it."""
+        while self.before:  # the latest first: with micro-batches the oldest has the last word
+            self.before.pop().restore()
 
     def forward(self, batch: Batch, epoch: int) -> tuple[torch.Tensor, list[float]]:
         """Loss sum of a batch; its attention joins the maps."""
@@ -126,14 +140,17 @@ class ClassifyStage(TrainingStage):
             outcomes = []
             for kind, accumulator in self.accumulators.items():
                 rules = dataclasses.replace(self.rules[kind], fallback=fallback)
+                if self.config.optim.on_non_finite == "skip_batch":
+                    self.before.append(RowsBefore.of(accumulator.bank, seen.pairs.row_P))
                 outcomes.append(accumulator.update(self._scored(seen, rules.gate), rules))
             return outcomes[0]
         # Too early to accumulate; what the gate would have said is worth logging.
         logits_BC = self._scored(seen, settings.gate).logits_BC
         accept_BC = GATES[settings.gate](logits_BC.float(), seen.labels_BC, settings.tau)
         accepted_P = accept_BC[seen.pairs.image_P, seen.pairs.class_P]
-        nothing_P = torch.zeros_like(accepted_P)
-        return Outcome.of(accepted_P, nothing_P, nothing_P)
+        cam_PHW = seen.cam_BCHW[seen.pairs.image_P, seen.pairs.class_P]
+        broken_P = ~torch.isfinite(cam_PHW).all(dim=2).all(dim=1)
+        return Outcome.of(accepted_P & ~broken_P, torch.zeros_like(accepted_P), broken_P)
 
     def _scored(self, seen: Observation, gate: str) -> Observation:
         """The same with the scores that a gate compares.

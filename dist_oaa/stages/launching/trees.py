@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.load import nearest_key
+from dist_oaa.config.yaml_text import load_yaml
 
 
 def read_tree(path: Path) -> dict[str, Any]:
@@ -16,13 +15,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     Raises:
         UserError: when the file is missing, unreadable, no YAML or no mapping.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
-    return as_mapping(tree, str(path))
+    return as_mapping(load_yaml(path), str(path))
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from rich import box
 from rich.table import Table as RichTable
 
+from dist_oaa.runtime.csv_cells import guarded
 from dist_oaa.stages.launching.progress import clock
 from dist_oaa.stages.reproducing.results import RowResult, TableResult
 
@@ -173,7 +174,8 @@ def csv_text(result: TableResult) -> str:
             found = row.runs.get(seed)
             values = [one_seed(row, seed, column) for column in result.columns]
             run = found[0].folder.name if found else ""
-            writer.writerow([*start, seed, *map(number, [*values, *quoted]), run])
+            cells = [*start, seed, *map(number, [*values, *quoted]), run]
+            writer.writerow(map(guarded, cells))
     return out.getvalue()
 
 

@@ -25,7 +25,7 @@ from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import named_disk_errors
 from dist_oaa.runtime.loop import Plan, Position
 from dist_oaa.runtime.tracking import Tracker
-from dist_oaa.stages.tally import gallery_images, listed_images, measured_images
+from dist_oaa.stages.tally import gallery_images, measured_images
 
 DRAWN = 480
 """Longest side of a picture that is kept to be drawn, in pixels."""
@@ -82,8 +82,7 @@ class Validation:
         drawn = gallery_images(image_set, settings.gallery)
         chosen = drawn
         if any(sample.mask for sample in image_set.samples):
-            names = listed_images(settings, image_set)
-            measured = measured_images(image_set, 0 if last else settings.images, names)
+            measured = measured_images(image_set, 0 if last else settings.images)
             chosen = np.union1d(measured, drawn)
         return self._measure([image_set.samples[i] for i in chosen], set(drawn.tolist()), at)
 

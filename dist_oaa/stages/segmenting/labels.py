@@ -82,7 +82,7 @@ def open_labels(labels: str, class_names: tuple[str, ...]) -> LabelFolder:
 def _read_summary(path: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from error
     if not isinstance(summary, dict):
         raise UserError(f"{path} holds no summary of label images, expected that of a finished run")

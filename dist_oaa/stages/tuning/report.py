@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
+from dist_oaa.runtime.csv_cells import guarded
 from dist_oaa.stages.launching.progress import clock
 from dist_oaa.stages.tuning.results import STATES, PointResult, TrialResult, best_point
 from dist_oaa.stages.tuning.space import describe, number, share, short_names, shown, unit
@@ -178,7 +179,8 @@ def csv_text(results: Results) -> str:
         figures = [trial.metrics.get(name, "") for name in names]
         value = "" if trial.value is None else trial.value
         row = [*values, trial.run.seed, trial.state, trial.epochs, round(trial.seconds, 1), value]
-        writer.writerow([*row, *figures, trial.run.folder, trial.taken_from, trial.problem])
+        cells = [*row, *figures, trial.run.folder, trial.taken_from, trial.problem]
+        writer.writerow(map(guarded, cells))
     return out.getvalue()
 
 

@@ -3,7 +3,6 @@
 import errno
 import threading
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,12 +10,10 @@ from hypothesis import strategies as st
 
 from dist_oaa.config.errors import Interrupted, RunError, UserError
 from dist_oaa.config.model import OptimConfig
-from dist_oaa.config.run import CheckpointConfig
 from dist_oaa.runtime.checkpoint import load_checkpoint
-from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Loop, Plan, Position, Trainable
+from dist_oaa.runtime.loop import Plan, Position
 from dist_oaa.runtime.progress import Reporter
-from dist_oaa.runtime.signals import StopFlag
+from fitting import loop_of
 
 
 @given(st.integers(1, 500), st.integers(1, 40), st.integers(1, 9), st.integers(0, 200))
@@ -30,82 +27,6 @@ def test_the_last_pass_sees_every_image(images, batch, epochs, max_steps):
     assert in_last_pass == {s for _, s in steps[-plan.steps_per_epoch :]}
 
 
-class Numbers:
-    """A batch of numbers."""
-
-    def __init__(self, values):
-        self.values, self.bad = values, []
-        self.ids = [str(v) for v in values]
-
-    def __len__(self):
-        return len(self.values)
-
-    def split(self, parts):
-        cuts = np.array_split(self.values, min(parts, max(1, len(self))))
-        return [Numbers(cut.tolist()) for cut in cuts]
-
-
-class Fit:
-    """Fits w to the mean of numbers: the loss of x is (w - x)^2 / 2, its gradient w - x."""
-
-    counters = ("seen",)
-
-    def __init__(self, weight, rows, problem_at=None):
-        self.weight, self.rows, self.problem_at = weight, rows, problem_at
-        self.commits, self.measured = [], []
-        self.steps_begun = 0
-        self.disk = lambda generation: None  # what happens before a commit ends
-
-    def batches(self, epoch, first_step):
-        return iter([Numbers(row) for row in self.rows[first_step:]])
-
-    def check(self, batch):
-        return "number 13 is bad" if self.problem_at in batch.values else None
-
-    def forward(self, batch, epoch):
-        return sum((self.weight - v) ** 2 / 2 for v in batch.values), [float(len(batch))]
-
-    def before_step(self, step, total_steps):
-        self.steps_begun = step + 1
-        return 0.1
-
-    def shown(self, totals):
-        return {}
-
-    def end_epoch(self, position):
-        self.measured.append((position.epoch, dict(position.totals)))
-        return {"figure": 1.0}
-
-    def snapshot(self, generation):
-        def write():
-            self.disk(generation)
-            self.commits.append(generation)
-
-        return write
-
-
-def loop_of(tmp_path, rows, epochs=1, every_steps=0, micro=1, momentum=0.0, **kind):
-    model = torch.nn.Linear(1, 1, bias=False)
-    with torch.no_grad():
-        model.weight.fill_(1.0)
-    stage = Fit(model.weight, rows, **kind)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return Loop(
-        world=World(0, 1, 0, torch.device("cpu")),
-        stage=stage,
-        trainable=Trainable(model, model, optimizer, scaler),
-        plan=Plan(len(rows), len(rows) * epochs, micro),
-        run_dir=tmp_path,
-        checkpoints=CheckpointConfig(every_steps=every_steps),
-        stop=StopFlag(),
-        reporter=Reporter(False, 1),
-        tracker=None,
-        log_every=1,
-        position=Position(),
-    )
-
-
 @pytest.mark.parametrize("micro", [1, 2, 5])
 def test_a_step_follows_the_mean_over_its_images(tmp_path, micro):
     loop = loop_of(tmp_path, [[2.0, 4.0, 6.0], [1.0]], micro=micro)
@@ -114,7 +35,7 @@ def test_a_step_follows_the_mean_over_its_images(tmp_path, micro):
     assert loop.trainable.model.weight.item() == pytest.approx(1.27)
     (measured,) = loop.stage.measured
     # Losses by hand: ((1-2)^2 + (1-4)^2 + (1-6)^2) / 2 = 17.5, then .3^2 / 2 = .045.
-    assert measured == (0, pytest.approx({"images": 4, "loss": 17.545, "seen": 4}))
+    assert measured == (0, pytest.approx({"images": 4, "loss": 17.545, "seen": 4, "broken": 0}))
 
 
 def test_checkpoints_fall_where_asked(tmp_path):

@@ -110,7 +110,7 @@ def test_no_run_directory(tmp_path):
     [
         ("data: {}\n", "config.yaml describes no classifier"),
         ("- 1\n", "config.yaml describes no classifier"),
-        ("model: [\n", "config.yaml cannot be read"),
+        ("model: [\n", "config.yaml is no valid YAML"),
         ("data: {}\nmodel: {bakcbone: x}\n", "model in .*config.yaml cannot be understood.*bakcb"),
         ("model: {}\ndata: {size: 3}\n", "data in .*config.yaml.*data.size is 3"),
         ("model: {}\ndata: 7\n", "data in .*cannot be understood"),

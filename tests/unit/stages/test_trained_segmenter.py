@@ -93,7 +93,7 @@ def test_runs_of_other_commands(run_dir, tmp_path):
     [
         ("data: {}\n", "describes no segmentation network: it lacks network or data"),
         ("- 1\n", "describes no segmentation network"),
-        ("network: [\n", "config.yaml cannot be read"),
+        ("network: [\n", "config.yaml is no valid YAML"),
         ("data: {}\nnetwork: {bakcbone: x}\n", "network in .*cannot be understood.*bakcb"),
         ("network: {}\ndata: {fraction: 3}\n", "data in .*config.yaml.*data.fraction is 3"),
     ],
