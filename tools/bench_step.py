@@ -66,7 +66,8 @@ class Training:
         """
         start, commit = time.perf_counter(), None
         labels_BC = self.labels_NC[self.order[:BATCH]]
-        logits_BC, cam_BCHW, _ = self.trainable.wrapped(self.images_B3HW, None)
+        predicted = self.trainable.wrapped(self.images_B3HW, None)
+        logits_BC, cam_BCHW = predicted.logits_BC, predicted.cam_BCHW
         loss = multilabel_loss_B(logits_BC, labels_BC).mean()
         if times:
             commit = self.accumulate(logits_BC.detach(), cam_BCHW.detach(), times)

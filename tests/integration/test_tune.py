@@ -80,7 +80,7 @@ def test_trials_report_their_epochs_and_a_failing_one_ends_alone(sweep, tmp_path
     space = {"optim.lr": {"grid": [0.01, 0.05]}, "evaluate.saliency_dir": folders}
     code, text = run(sweep(space=space), tmp_path / "log.txt", 300)
     assert code == 1, text
-    assert re.search(r"lr 0\.01, saliency_dir : epoch 1/3  cumulative/seed_miou \d", text), text
+    assert re.search(r"saliency_dir '', lr 0\.01: epoch 1/3  cumulative/seed_miou \d", text), text
     assert len(re.findall(r"epoch 3/3", text)) == 2
     assert len(re.findall(r"failed: evaluate.saliency_dir .*absent is no folder", text)) >= 2
     assert "Traceback" not in text

@@ -219,4 +219,6 @@ def unit(metric: str) -> str:
 
 def number(value: Any) -> str:
     """A value as people write it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "''" if value == "" else str(value)
