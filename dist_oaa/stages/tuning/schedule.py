@@ -28,10 +28,12 @@ class NotedHalving(AsyncHyperBandScheduler):
             # At its last epoch a run still has its results to write.
             stop_last_trials=False,
         )
-        self.sweep = sweep
+        self.sweep, self.epochs = sweep, epochs
 
     def on_trial_result(self, tune_controller, trial, result: dict[str, Any]) -> str:
-        """Ray's decision, noted."""
+        """Ray's decision, noted; after the last epoch there is nothing left to stop."""
+        if result["epoch"] >= self.epochs:
+            return TrialScheduler.CONTINUE
         decision = super().on_trial_result(tune_controller, trial, result)
         if decision == TrialScheduler.STOP:
             folder = find_folder(self.sweep, "", result["identity"])
