@@ -38,7 +38,8 @@ def pipeline_tree(results: Results) -> dict:
         if entry.get("config"):
             entry["config"] = str((file.parent / entry["config"]).resolve())
     common = dict(tree.get("settings") or {})
-    for key, value in (sweep.settings | sweep.fixed | results.best.point).items():
+    chosen = results.best.point | {"seed": results.best.trials[0].run.seed}
+    for key, value in (sweep.settings | sweep.fixed | chosen).items():
         first, _, rest = key.partition(".")
         if first in stages and rest:
             stages[first]["settings"] = dict(stages[first].get("settings") or {}) | {rest: value}

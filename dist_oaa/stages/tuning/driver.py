@@ -161,7 +161,9 @@ def tune_them(
     if work.space is None:
         param_space = {"number": tune.grid_search(list(range(len(work.points))))}
     else:
-        search = optuna_search(sweep, work.space, config.search.seed, work.known, work.begun)
+        # A search that goes on must not begin with the points that it began with before.
+        seed = config.search.seed + len(work.known)
+        search = optuna_search(sweep, work.space, seed, work.known, work.begun)
         samples = work.samples * len(sweep.seeds)
     storage = Path(sweep.out) / ".ray"
     try:
