@@ -4,20 +4,19 @@ Legend: B images of the batch; HW3 pixels; 23 geometry.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.localize import CropsConfig
 from dist_oaa.config.views import ViewsConfig
 from dist_oaa.data.augment import resize, resized_shape
 from dist_oaa.data.geometry import HORIZONTAL_FLIP_23, crop_23, then
-from dist_oaa.data.images import BadImageError, read_image
 from dist_oaa.data.loader import Batch, BatchLoader, Collate
 from dist_oaa.data.sample import ImageSet
-from dist_oaa.data.views import CollateViews, View, views_of
+from dist_oaa.data.views import CollateViews, View, ViewedImages, views_of
 
 
 def crops_of(
@@ -64,25 +63,6 @@ def _mirrored(view: View) -> View:
     return np.ascontiguousarray(image_HW3[:, ::-1]), mirrored_23.astype(np.float32)
 
 
-@dataclass(frozen=True)
-class LookedAtImages(Dataset):
-    """Reads an image and makes its views and its crops, for items (index, epoch)."""
-
-    image_set: ImageSet
-    config: DataConfig
-    views: ViewsConfig
-    crops: CropsConfig
-    multiple: int
-
-    def __getitem__(self, item: tuple[int, int]) -> tuple[int, list[View]] | str:
-        try:
-            image_HW3 = read_image(self.image_set.samples[item[0]].path, self.config.pixel_limit)
-        except BadImageError as error:
-            # An exception would lose its kind on the way out of a worker process.
-            return str(error)
-        return item[0], looks_at(image_HW3, self.config, self.views, self.crops, self.multiple)
-
-
 def looks_at(
     image_HW3: np.ndarray,
     config: DataConfig,
@@ -104,7 +84,8 @@ def look_loader(
     pin: bool,
 ) -> BatchLoader:
     """Loads, for each array of image indices, one Batch for each view and then for each crop."""
-    images = LookedAtImages(image_set, config, views, crops, multiple)
+    look = partial(looks_at, config=config, views=views, crops=crops, multiple=multiple)
+    images = ViewedImages(image_set, config, look)
     collate = CollateViews(Collate(image_set), views.count + crops.count)
     return BatchLoader(image_set, config, multiple, 0, pin, images, collate)
 

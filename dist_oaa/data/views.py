@@ -3,8 +3,9 @@
 Legend: B images of the batch; HW3 pixels; 23 geometry.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -47,8 +48,8 @@ class ViewedImages(Dataset):
 
     image_set: ImageSet
     config: DataConfig
-    views: ViewsConfig
-    multiple: int
+    look: Callable[[np.ndarray], list[View]]
+    """The views of an image; travels to worker processes."""
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[int, list[View]] | str:
         try:
@@ -56,7 +57,7 @@ class ViewedImages(Dataset):
         except BadImageError as error:
             # An exception would lose its kind on the way out of a worker process.
             return str(error)
-        return item[0], views_of(image_HW3, self.config, self.views, self.multiple)
+        return item[0], self.look(image_HW3)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class ViewLoader(BatchLoader):
         multiple: int,
         pin: bool = False,
     ) -> None:
-        images = ViewedImages(image_set, config, views, multiple)
+        look = partial(views_of, config=config, views=views, multiple=multiple)
+        images = ViewedImages(image_set, config, look)
         collate = CollateViews(Collate(image_set), views.count)
         super().__init__(image_set, config, multiple, 0, pin, images, collate)
 

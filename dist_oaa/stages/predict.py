@@ -7,11 +7,10 @@ boxes (predicting/boxes.py).
 """
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 from dist_oaa.config.data import DataConfig
-from dist_oaa.config.errors import Interrupted, RunError, UserError
+from dist_oaa.config.errors import UserError
 from dist_oaa.config.load import parse_config
 from dist_oaa.config.predict import AS_TRAINED, PredictConfig
 from dist_oaa.config.words import split_words
@@ -22,7 +21,13 @@ from dist_oaa.runtime.signals import StopFlag, stop_on_signals
 from dist_oaa.stages.predicting.box_report import BoxReport
 from dist_oaa.stages.predicting.boxes import is_classifier, predict_boxes
 from dist_oaa.stages.predicting.finish import Finisher
-from dist_oaa.stages.predicting.folder import begin, check_any, check_out, publish, working_folder
+from dist_oaa.stages.predicting.folder import (
+    being_made,
+    check_any,
+    check_out,
+    publish,
+    working_folder,
+)
 from dist_oaa.stages.predicting.predictor import Predictor
 from dist_oaa.stages.predicting.report import Report, announce, say_results
 from dist_oaa.stages.predicting.sources import find_sources
@@ -92,17 +97,10 @@ def predict(config: PredictConfig, world: World, stop: StopFlag) -> Report | Box
         reporter=reporter,
     )
     announce(reporter, config, world, trained, data, len(sources))
-    world.only_first(lambda: begin(folder))
-    try:
-        report = Report(config, trained, data, predictor.run(sources))
+    with being_made(folder, world):
+        report = Report(config, trained, predictor.run(sources), data)
         check_any(report.results)
         world.only_first(lambda: publish(folder, out, report))
-    except (UserError, RunError, Interrupted):
-        # Raised by all ranks after the same image: none of them is still writing.
-        world.barrier()
-        if world.is_first:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     say_results(reporter, report)
     return report
 

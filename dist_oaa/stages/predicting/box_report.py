@@ -1,9 +1,7 @@
 """What `oaa predict` says of classes and boxes: predictions.json, the table, the audit lines."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -12,12 +10,10 @@ from rich.text import Text
 
 from dist_oaa.config.predict import PredictConfig
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.files import write_atomic
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.stages.localizing.localizer import Guess
-from dist_oaa.stages.predicting.finish import Failed
-from dist_oaa.stages.predicting.report import FORMAT, SHOWN, SUMMARY
 from dist_oaa.stages.predicting.sources import Source
+from dist_oaa.stages.predicting.summary import FORMAT, SUMMARY, Results
 from dist_oaa.stages.trained import Trained
 from dist_oaa.stages.training import machine
 
@@ -45,23 +41,10 @@ class Boxing:
 
 
 @dataclass(frozen=True)
-class BoxReport:
-    """The results of all images, and what they owe to whom."""
+class BoxReport(Results[Trained, BoxPrediction]):
+    """The classes and boxes of all images."""
 
-    config: PredictConfig
-    trained: Trained
     boxing: Boxing
-    results: list[BoxPrediction | Failed]
-
-    @property
-    def predictions(self) -> list[BoxPrediction]:
-        """The images that were predicted."""
-        return [result for result in self.results if isinstance(result, BoxPrediction)]
-
-    @property
-    def failed(self) -> list[Failed]:
-        """The images that could not be read."""
-        return [result for result in self.results if isinstance(result, Failed)]
 
     @property
     def supervision(self) -> list[str]:
@@ -73,16 +56,6 @@ class BoxReport:
             f"boxes: threshold {self.boxing.threshold:g} of each map's maximum, "
             f"{self.boxing.components} (from {self.boxing.origin})",
         ]
-
-    def save(self, folder: Path) -> None:
-        """Writes predictions.json.
-
-        Raises:
-            OSError: when the disk is full or not writable.
-        """
-        text = json.dumps(self.summary(), indent=1, ensure_ascii=False)
-        # File names may hold bytes that are no UTF-8: they are written as \udcXX.
-        write_atomic(folder / SUMMARY, (text + "\n").encode(errors="backslashreplace"))
 
     def summary(self) -> dict[str, Any]:
         """What predictions.json holds; boxes are x0 y0 x1 y1, x1 and y1 exclusive."""
@@ -96,7 +69,7 @@ class BoxReport:
             "settings": dataclasses.asdict(self.boxing)
             | {"views": dataclasses.asdict(self.config.views)},
             "images": [self._record(prediction) for prediction in self.predictions],
-            "failed": [{"source": str(f.source.path), "reason": f.reason} for f in self.failed],
+            "failed": self.failures(),
         }
 
     def _record(self, prediction: BoxPrediction) -> dict[str, Any]:
@@ -139,21 +112,10 @@ def announce(
 
 def say_results(reporter: Reporter, report: BoxReport) -> None:
     """Prints what was found, what was left out, the audit lines, and where everything is."""
-    for failure in report.failed[:SHOWN]:
-        reporter.say(f"skipped: {escape(failure.reason)}")
-    if report.failed:
-        reporter.say(
-            f"{len(report.failed)} of {len(report.results)} images were skipped; {SUMMARY} names "
-            "them"
-        )
-    reporter.console.print(class_table(report))
-    for line in report.supervision:
-        indent = "" if line.startswith("supervision") else "  "
-        reporter.say(escape(f"{indent}{line}"))
-    out = escape(report.config.out)
-    if report.config.overlays:
-        reporter.say(f"overlays: {out}/overlays")
-    reporter.say(f"classes and boxes: {out}/{SUMMARY}")
+    out = report.config.out
+    places = [f"overlays: {out}/overlays"] if report.config.overlays else []
+    places.append(f"classes and boxes: {out}/{SUMMARY}")
+    report.say(reporter, [], class_table(report), places)
 
 
 def class_table(report: BoxReport) -> Table:

@@ -6,7 +6,6 @@ takes the images r, r + W, ...; where a problem or a signal stops one rank, all 
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from dist_oaa.config.data import DataConfig
-from dist_oaa.config.errors import Interrupted, RunError, UserError
+from dist_oaa.config.errors import Interrupted, UserError
 from dist_oaa.config.localize import CropsConfig
 from dist_oaa.config.predict import AS_TRAINED, PredictConfig
 from dist_oaa.data.crops import batch_of
-from dist_oaa.data.images import BadImageError, read_image
 from dist_oaa.data.loader import Collate
 from dist_oaa.data.sample import ImageSet, Sample
 from dist_oaa.evaluation.pictures import save_png
@@ -35,8 +33,14 @@ from dist_oaa.stages.predicting.box_report import (
     announce,
     say_results,
 )
-from dist_oaa.stages.predicting.finish import Failed
-from dist_oaa.stages.predicting.folder import begin, check_any, check_out, publish, working_folder
+from dist_oaa.stages.predicting.finish import Failed, read_photograph
+from dist_oaa.stages.predicting.folder import (
+    being_made,
+    check_any,
+    check_out,
+    publish,
+    working_folder,
+)
 from dist_oaa.stages.predicting.overlay import boxed_picture
 from dist_oaa.stages.predicting.sources import Source, find_sources
 from dist_oaa.stages.run_settings import read_settings
@@ -74,19 +78,11 @@ def predict_boxes(config: PredictConfig, world: World, stop: StopFlag) -> BoxRep
     )
     reporter = Reporter(world.is_first, config.runtime.log_every)
     announce(reporter, config, world, trained, boxing, len(sources))
-    world.only_first(lambda: begin(folder))
     work = Work(config, looker, data, boxing, folder, stop)
-    try:
-        results = work_on(work, world, reporter, sources)
-        report = BoxReport(config, trained, boxing, results)
+    with being_made(folder, world):
+        report = BoxReport(config, trained, work_on(work, world, reporter, sources), boxing)
         check_any(report.results)
         world.only_first(lambda: publish(folder, out, report))
-    except (UserError, RunError, Interrupted):
-        # Raised by all ranks after the same image: none of them is still writing.
-        world.barrier()
-        if world.is_first:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     say_results(reporter, report)
     return report
 
@@ -157,14 +153,9 @@ class Work:
         if self.stop.reason:
             raise Interrupted(f"stopped by {self.stop.reason}")
         since = time.perf_counter()
-        try:
-            image_HW3 = read_image(source.path, self.config.pixel_limit, apply_exif=True)
-        except BadImageError as error:
-            # The reader knows this setting under another name.
-            sentence = str(error).replace("data.pixel_limit", "pixel_limit")
-            if self.config.on_bad_image == "stop":
-                raise UserError(f"{sentence} (on_bad_image is stop)") from error
-            return Failed(source, sentence)
+        image_HW3 = read_photograph(source, self.config.pixel_limit, self.config.on_bad_image)
+        if isinstance(image_HW3, Failed):
+            return image_HW3
         looker, names = self.looker, self.looker.trained.class_names
         one = ImageSet(source.path.parent, names, (Sample("image", source.path, (), None),), "none")
         views, stride = self.config.views, looker.model.trunk.stride

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dist_oaa.config.errors import UserError
 from dist_oaa.config.labels import CrfConfig
+from dist_oaa.data.images import BadImageError, read_image
 from dist_oaa.data.palette import write_label
 from dist_oaa.evaluation.pictures import save_png
 from dist_oaa.stages.predicting.overlay import labelled_picture
@@ -27,6 +29,22 @@ class Failed:
     source: Source
     reason: str
     """One sentence that names the file."""
+
+
+def read_photograph(source: Source, pixel_limit: float, on_bad_image: str) -> np.ndarray | Failed:
+    """An image, upright, H x W x 3 uint8; or why not, where such a one is skipped.
+
+    Raises:
+        UserError: when it cannot be read and such a one stops.
+    """
+    try:
+        return read_image(source.path, pixel_limit, apply_exif=True)
+    except BadImageError as error:
+        # The reader knows this setting under another name.
+        sentence = str(error).replace("data.pixel_limit", "pixel_limit")
+        if on_bad_image == "stop":
+            raise UserError(f"{sentence} (on_bad_image is stop)") from error
+        return Failed(source, sentence)
 
 
 @dataclass(frozen=True)

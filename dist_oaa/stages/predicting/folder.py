@@ -2,12 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from dist_oaa.config.errors import UserError
+from dist_oaa.config.errors import Interrupted, RunError, UserError
 from dist_oaa.config.predict import PredictConfig
+from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import sync_folder
 from dist_oaa.stages.predicting.finish import Failed
 
@@ -38,8 +40,26 @@ def check_out(out: Path, config: PredictConfig) -> None:
         )
 
 
+@contextmanager
+def being_made(folder: Path, world: World) -> Iterator[None]:
+    """An empty folder for the files while they are made, by all ranks; gone when they fail.
+
+    Raises:
+        UserError, RunError, Interrupted: as the block.
+    """
+    world.only_first(lambda: begin(folder))
+    try:
+        yield
+    except (UserError, RunError, Interrupted):
+        # Raised by all ranks after the same image: none of them is still writing.
+        world.barrier()
+        if world.is_first:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def begin(folder: Path) -> None:
-    """An empty folder for the files while they are made."""
+    """Makes the folder, anew where a killed attempt left one."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 

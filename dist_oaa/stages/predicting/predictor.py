@@ -15,7 +15,6 @@ import torch
 
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import Interrupted, UserError
-from dist_oaa.data.images import BadImageError, read_image
 from dist_oaa.models.segmentation.scoring import Scorer
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.progress import Reporter
@@ -23,7 +22,14 @@ from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.stages.evaluating.segmenting import probabilities_of
 from dist_oaa.stages.labelling.pool import WorkerPool
 from dist_oaa.stages.labelling.rounds import processes_of, share, work_through
-from dist_oaa.stages.predicting.finish import Failed, Finisher, Prediction, Scored, finish
+from dist_oaa.stages.predicting.finish import (
+    Failed,
+    Finisher,
+    Prediction,
+    Scored,
+    finish,
+    read_photograph,
+)
 from dist_oaa.stages.predicting.sources import Source
 
 FEW = 16
@@ -94,14 +100,9 @@ class Predictor:
         if self.stop.reason:
             raise Interrupted(f"stopped by {self.stop.reason}")
         since = time.perf_counter()
-        try:
-            image_HW3 = read_image(source.path, self.pixel_limit, apply_exif=True)
-        except BadImageError as error:
-            # The reader knows this setting under another name.
-            sentence = str(error).replace("data.pixel_limit", "pixel_limit")
-            if self.on_bad_image == "stop":
-                raise UserError(f"{sentence} (on_bad_image is stop)") from error
-            return Failed(source, sentence)
+        image_HW3 = read_photograph(source, self.pixel_limit, self.on_bad_image)
+        if isinstance(image_HW3, Failed):
+            return image_HW3
         probabilities_LHW = probabilities_of(self.scorer, image_HW3, self.data)
         if not bool(torch.isfinite(probabilities_LHW).all()):
             raise UserError(

@@ -1,9 +1,7 @@
 """What `oaa predict` says of its results: predictions.json, the table, the audit lines."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -14,39 +12,21 @@ from dist_oaa.config.data import DataConfig
 from dist_oaa.config.predict import PredictConfig
 from dist_oaa.models.segmentation.scoring import view_size
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.files import write_atomic
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.stages.evaluating.supervision import network_lines
-from dist_oaa.stages.predicting.finish import BACKGROUND, Failed, Prediction, image_record
+from dist_oaa.stages.predicting.finish import BACKGROUND, Prediction, image_record
 from dist_oaa.stages.predicting.overlay import share_text
+from dist_oaa.stages.predicting.summary import FORMAT, SUMMARY, Results
 from dist_oaa.stages.trained_segmenter import TrainedSegmenter
 from dist_oaa.stages.training import machine
 
-FORMAT = 1
-SUMMARY = "predictions.json"
-SHOWN = 10
-"""Skipped images that are named on the terminal; predictions.json names all."""
-
 
 @dataclass(frozen=True)
-class Report:
-    """The results of all images, and what they owe to whom."""
+class Report(Results[TrainedSegmenter, Prediction]):
+    """The masks of all images."""
 
-    config: PredictConfig
-    trained: TrainedSegmenter
     data: DataConfig
     """How the network looked at the images."""
-    results: list[Prediction | Failed]
-
-    @property
-    def predictions(self) -> list[Prediction]:
-        """The images that were predicted."""
-        return [result for result in self.results if isinstance(result, Prediction)]
-
-    @property
-    def failed(self) -> list[Failed]:
-        """The images that could not be read."""
-        return [result for result in self.results if isinstance(result, Failed)]
 
     @property
     def supervision(self) -> list[str]:
@@ -62,16 +42,6 @@ class Report:
         largest = max(self.config.views.scales)
         views = [view_size(p.size, largest, short_side) for p in self.predictions]
         return sum(max(view) > self.config.tile for view in views)
-
-    def save(self, folder: Path) -> None:
-        """Writes predictions.json.
-
-        Raises:
-            OSError: when the disk is full or not writable.
-        """
-        text = json.dumps(self.summary(), indent=1, ensure_ascii=False)
-        # File names may hold bytes that are no UTF-8: they are written as \udcXX.
-        write_atomic(folder / SUMMARY, (text + "\n").encode(errors="backslashreplace"))
 
     def summary(self) -> dict[str, Any]:
         """What predictions.json holds."""
@@ -93,7 +63,7 @@ class Report:
                 "crf": dataclasses.asdict(config.dense_crf) if config.crf else None,
             },
             "images": [image_record(p, trained.class_names) for p in self.predictions],
-            "failed": [{"source": str(f.source.path), "reason": f.reason} for f in self.failed],
+            "failed": self.failures(),
         }
 
 
@@ -126,27 +96,16 @@ def announce(
 
 def say_results(reporter: Reporter, report: Report) -> None:
     """Prints what was found, what was left out, the audit lines, and where everything is."""
-    for failure in report.failed[:SHOWN]:
-        reporter.say(f"skipped: {escape(failure.reason)}")
-    if report.failed:
-        reporter.say(
-            f"{len(report.failed)} of {len(report.results)} images were skipped; {SUMMARY} names "
-            "them"
-        )
+    notes, out = [], report.config.out
     if report.in_tiles and report.data.resize == "keep":
-        reporter.say(
+        notes.append(
             f"note: seen in tiles, at their own size: {report.in_tiles}; a network "
             "trained on small images may do better with --size 500"
         )
-    reporter.console.print(class_table(report))
-    for line in report.supervision:
-        indent = "" if line.startswith("supervision") else "  "
-        reporter.say(escape(f"{indent}{line}"))
-    out = escape(report.config.out)
-    reporter.say(f"masks: {out}/masks")
-    if report.config.overlays:
-        reporter.say(f"overlays: {out}/overlays")
-    reporter.say(f"areas of the classes: {out}/{SUMMARY}")
+    places = [f"masks: {out}/masks"]
+    places += [f"overlays: {out}/overlays"] if report.config.overlays else []
+    places.append(f"areas of the classes: {out}/{SUMMARY}")
+    report.say(reporter, notes, class_table(report), places)
 
 
 def class_table(report: Report) -> Table:
