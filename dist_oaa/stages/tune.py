@@ -178,7 +178,7 @@ def work_of(
     # Halving judges a trial against all others: those that are done are shown to it again.
     todo = left if config.scheduler.method == "none" else runs
     points = [({key: run.settings[key] for key in sweep.keys}, run.seed) for run in todo]
-    return Work(trials=todo, points=points, epochs=max(epochs_of(run) for run in todo))
+    return Work(points=points, epochs=max(epochs_of(run) for run in todo))
 
 
 def search_of(config: TuneConfig, sweep: Sweep, space: Space) -> Work | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.tune import TuneConfig
 from dist_oaa.runtime.signals import StopFlag
-from dist_oaa.stages.launching.planned import PlannedRun
 from dist_oaa.stages.launching.processes import Machine
 from dist_oaa.stages.tuning.resources import Node, per_node, refuse_impossible
 from dist_oaa.stages.tuning.show import SweepProgress
@@ -43,10 +42,8 @@ QUIET = {
 class Work:
     """What is left to be done."""
 
-    trials: Sequence[PlannedRun] = ()
-    """Known trials, of a grid or random points."""
     points: Sequence[tuple[Point, int]] = ()
-    """Their points and seeds."""
+    """Known points, of a grid or random ones, each with a seed."""
     space: Space | None = None
     """What Optuna searches, where it does."""
     samples: int = 0

@@ -1,9 +1,12 @@
 """What a trial asks for, and whether any node could give it."""
 
+import sys
+
 import pytest
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.tune import TrialConfig
+from dist_oaa.stages.tuning.driver import connected
 from dist_oaa.stages.tuning.resources import refuse_impossible
 
 
@@ -44,6 +47,12 @@ def test_as_many_trials_as_the_nodes_hold():
 def test_what_no_node_could_ever_give_is_refused(there, trial, message):
     with pytest.raises(UserError, match=message):
         fits(there, **trial)
+
+
+def test_a_machine_without_ray_is_told_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="oaa tune needs Ray: pip install"):
+        connected({}, "local").__enter__()
 
 
 def test_a_gpu_is_shared_by_trials_of_one_process_only():
