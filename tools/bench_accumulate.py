@@ -244,7 +244,7 @@ def growth_figures(size: int, rounds: int) -> tuple[list[Figure], list[str]]:
     return [Figure("cost of an update, 10^6 pairs against 10^4", ratio, "x", "<= 1.2")], notes
 
 
-def gpu_figures(rows: int, size: int) -> tuple[list[Figure], list[str]]:
+def gpu_figures(rows: int, size: int, channels_last: bool) -> tuple[list[Figure], list[str]]:
     """The Triton kernel against eager PyTorch, torch.compile and the roofline."""
     from triton.testing import do_bench
 
@@ -256,7 +256,7 @@ def gpu_figures(rows: int, size: int) -> tuple[list[Figure], list[str]]:
     notes.append(f"device copy: {bandwidth / 1e12:.2f} TB/s, read and written")
     compiled = torch.compile(straightforward, dynamic=False)
     for pairs in (24, 1024, 16384):
-        seen = make_batches(1, pairs, rows, cells, True, "cuda")[0]
+        seen = make_batches(1, pairs, rows, cells, channels_last, "cuda")[0]
         run = {
             "triton": lambda seen=seen: update(bank, seen, EVERYTHING, "triton"),
             "vectorised": lambda seen=seen: update(bank, seen, EVERYTHING, "vectorised"),
@@ -289,13 +289,16 @@ def main() -> int:
     parser.add_argument("--map-size", type=int, default=41, help="cells along a side of a map")
     parser.add_argument("--rounds", type=int, default=30, help="repetitions of each timing")
     parser.add_argument("--no-growth", action="store_true", help="skip the bank of 10^6 pairs")
+    parser.add_argument(
+        "--nchw", action="store_true", help="cuda: features NCHW, not channels last"
+    )
     parser.add_argument("--json", default="", help="file for the figures")
     args = parser.parse_args()
     if args.device == "cuda":
         if not torch.cuda.is_available():
             print("no CUDA device is available: nothing was measured", file=sys.stderr)
             return 2
-        figures, notes = gpu_figures(args.pairs, args.map_size)
+        figures, notes = gpu_figures(args.pairs, args.map_size, not args.nchw)
     else:
         figures, notes = cpu_figures(args.pairs, args.map_size, args.rounds)
         if not args.no_growth:

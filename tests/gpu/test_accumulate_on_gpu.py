@@ -53,7 +53,7 @@ def assert_like_reference(
     """Both over all steps, one on each device; returns the bank of the GPU."""
     plain, fast = copy_bank(bank), bank.to(DEVICE)
     for seen in steps:
-        expected = reference.update(plain, seen, rule)
+        expected = update(plain, seen, rule, "reference")
         outcome = update(fast, moved(seen), rule, path)
         assert outcome.flags_3P.cpu().tolist() == expected.flags_3P.tolist()
         assert_same(fast, plain)
