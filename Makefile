@@ -10,7 +10,7 @@ DEMO_RANKS ?= 2
 # Test files side by side; most tests wait for a process that has one thread.
 TEST_JOBS ?= 2
 
-.PHONY: env demo sweep-demo test test-fast lint bench clean
+.PHONY: env demo sweep-demo test test-fast test-fresh lint bench chaos docs clean
 
 env: $(READY)
 
@@ -18,7 +18,7 @@ $(READY): setup.py constraints.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,export,sweep,weights]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,crf,export,report,smp,sweep,weights]'
 	@touch $(READY)
 
 demo: env
@@ -32,9 +32,14 @@ sweep-demo: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --level error
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS)
+
+# As `make test`, with a new interpreter for each process, which takes longer: before a release.
+test-fresh: env
+	OAA_TEST_FRESH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS)
 
 test-fast: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) -m "not slow and not gpu"
@@ -43,5 +48,14 @@ test-fast: env
 bench: env
 	$(BIN)/python tools/bench.py
 
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+# Attacks runs 200 times and compares what they end with: about half an hour on two cores.
+CHAOS_SEED ?= 0
+chaos: env
+	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py --points 200 --seed $(CHAOS_SEED)
+
 clean:
-	rm -rf .venv demo-data runs build *.egg-info bench.json dist_oaa/attention/*.so
+	rm -rf .venv demo-data runs build *.egg-info bench.json chaos.json dist_oaa/attention/*.so

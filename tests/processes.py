@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import warm_processes
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -36,16 +38,27 @@ def alone(*arguments: str) -> list[str]:
 
 
 class Running:
-    """A started command, in a process group of its own, with its output in a file."""
+    """A started command, in a process group of its own, with its output in a file.
 
-    def __init__(self, command: Sequence[str], log: Path, **variables: str) -> None:
+    Args:
+        fresh: as a new process with an interpreter of its own; by default Python's commands are
+            forked off one that has done the imports (`warm_processes`).
+        variables: of its environment, besides `environment()`.
+    """
+
+    def __init__(
+        self, command: Sequence[str], log: Path, fresh: bool = False, **variables: str
+    ) -> None:
         self.log = log
+        env = environment() | variables
         with open(log, "wb") as file:
-            self.process = subprocess.Popen(
+            warm = None if fresh else warm_processes.start(command, env, REPOSITORY, file)
+            self.process = warm or subprocess.Popen(
                 command,
+                stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=environment() | variables,
+                env=env,
                 cwd=REPOSITORY,
                 start_new_session=True,
             )
@@ -82,10 +95,10 @@ class Running:
 
 
 def run(
-    command: Sequence[str], log: Path, seconds: float = 120, **variables: str
+    command: Sequence[str], log: Path, seconds: float = 120, fresh: bool = False, **variables: str
 ) -> tuple[int, str]:
-    """Runs a command to its end, with variables of the environment; exit code and output."""
-    started = Running(command, log, **variables)
+    """Runs a command to its end; arguments as for `Running`; exit code and output."""
+    started = Running(command, log, fresh, **variables)
     return started.wait(seconds), started.text()
 
 

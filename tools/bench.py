@@ -25,6 +25,8 @@ BENCHMARKS = {
     "commits": ["bench_store.py"],
     "memory": ["bench_memory.py"],
     "training step": ["bench_step.py"],
+    "watching": ["bench_watching.py"],
+    "exactly elastic steps": ["bench_exact.py"],
     "labels": ["bench_labels.py"],
     "evaluation": ["bench_evaluate.py"],
     "sweep": ["bench_sweep.py"],

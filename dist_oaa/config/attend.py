@@ -13,7 +13,8 @@ class AttendConfig:
     """Write the attention maps of a trained classifier over a data set, and measure them."""
 
     checkpoint: str = ""
-    """Run directory of `oaa classify` (or `oaa integral`) whose published checkpoint is taken."""
+    """Run directory of `oaa classify` (or `oaa integral`) whose published checkpoint is taken;
+    RUN/checkpoints/best takes the one of checkpoint.keep_best."""
     run_dir: str = "runs/attend"
     """Folder that receives attention/ and everything else the command writes."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -63,27 +63,32 @@ class DataConfig:
     """Which images, with which labels, and how they are read."""
 
     root: str = ""
-    """Folder of the data set: VOC layout, one folder per class, or the base of `data.table`."""
-    layout: Literal["auto", "voc", "table", "folder", "cub"] = "auto"
+    """Folder of the data set: of one of the layouts below, or the base of `data.table`."""
+    layout: Literal["auto", "voc", "table", "folder", "cub", "coco", "imagenet"] = "auto"
     """Layout of the data set; auto takes table where `data.table` is set, then voc where
     JPEGImages exists, then cub (CUB-200-2011's files) where train_test_split.txt exists, then
-    folder."""
+    coco where annotations/instances_*.json exist, then imagenet (a folder per list, with class
+    folders) where train and val exist, then folder (class folders)."""
     table: str = ""
     """CSV file with a header naming `path` (relative to the root) and `classes` (names separated
     by spaces)."""
     split: str = "train"
-    """Name of the image list ImageSets/Segmentation/<split>.txt (VOC layout), or train, test or
-    all (CUB layout); the other layouts have one list."""
+    """Name of the image list: ImageSets/Segmentation/<split>.txt (VOC layout), train, test or all
+    (CUB layout), annotations/instances_<split>.json (COCO layout), the folder <split>/ (ImageNet
+    layout); the other layouts have one list."""
     labels: str = ""
-    """File of image-level labels, relative to the root: a labels.csv or a list `id c1 c2 ...`;
+    """File of image-level labels, relative to the root: a labels.csv or a list `id c1 c2 ...`
+    (COCO layout: the JSON file of instances; ImageNet layout: for a list without class folders);
     empty looks for labels.csv, then Annotations/*.xml."""
     boxes: str = ""
     """Object boxes, for evaluation alone, relative to the root or absolute: a CSV file `path,x0,y0,
     x1,y1` in pixels (a header may add a column class), or a folder of XML annotations; empty takes
-    bounding_boxes.txt (CUB layout) or Annotations/*.xml (VOC layout)."""
+    bounding_boxes.txt (CUB layout), Annotations/*.xml (VOC layout) or the JSON file (COCO
+    layout)."""
     classes: list[str] = field(default_factory=list)
     """Class names in order; empty means <root>/classes.txt where it exists, else the 20 VOC
-    classes where all labels are among them, else the sorted names that occur."""
+    classes where all labels are among them, else the sorted names that occur (COCO layout: in the
+    order of category ids)."""
     limit: int = 0
     """Use only the first N images of the list, a count; 0 uses all."""
     resize: Literal["short_side", "square"] = "short_side"

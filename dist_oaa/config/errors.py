@@ -16,6 +16,18 @@ class RunError(Exception):
     exit_code = 1
 
 
+class LostContact(RunError):
+    """The ranks do not meet any more; each says what it saw, unlike with the other errors.
+
+    Args:
+        speaks: whether this rank is the one of its node that prints it.
+    """
+
+    def __init__(self, sentence: str, speaks: bool = True) -> None:
+        super().__init__(sentence)
+        self.speaks = speaks
+
+
 class Interrupted(Exception):
     """A signal asked for a stop; a checkpoint was written: exit code 75, go on with --resume."""
 

@@ -25,7 +25,8 @@ class EvaluationConfig:
     """Measure a segmentation network, or a folder of label images, on images that have masks."""
 
     checkpoint: str = ""
-    """Run directory of `oaa segment` whose published checkpoint is taken."""
+    """Run directory of `oaa segment` whose published checkpoint is taken; RUN/checkpoints/best
+    takes the one of checkpoint.keep_best."""
     predictions: str = ""
     """Measure the label images ID.png of this folder instead (palette or 8-bit grey: 0 background,
     class index + 1, 255 ignored), and run no network."""

@@ -12,8 +12,8 @@ class ExportConfig:
     """Write a trained segmentation network as one file that runs without this project."""
 
     checkpoint: str = ""
-    """Run directory of `oaa segment` whose published checkpoint is taken; usually the first word
-    of the command."""
+    """Run directory of `oaa segment` whose published checkpoint is taken (RUN/checkpoints/best: the
+    one of checkpoint.keep_best); usually the first word of the command."""
     format: Literal["onnx", "torch_export"] = "onnx"
     """onnx for ONNX Runtime and others, torch_export for torch.export.load."""
     out: str = ""

@@ -4,6 +4,8 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import functools
+import inspect
 import io
 import re
 import sys
@@ -24,8 +26,10 @@ Config = TypeVar("Config")
 
 LONGEST_SENTENCE = 1500
 """Characters of a sentence that the terminal gets whole."""
+SHORT_FORMS = {"--exact-elastic": "--optim.exact_elastic"}
+"""What may be written on the command line for a setting, where a command has it."""
 UNKNOWN_KEY_PATTERNS = (
-    r"unrecognized arguments: --(?P<key>[\w.]+)",
+    r"unrecognized arguments: --(?P<key>[\w.-]+)",
     r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
     r"Option '(?P<key>[\w.]+)' is not accepted",
 )
@@ -44,19 +48,10 @@ def parse_config(config_class: type[Config], prog: str, argv: Sequence[str]) -> 
             or range, and a file that is missing, no YAML or beyond its limits.
         SystemExit: after --help and --print_config.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog=prog,
-        usage=f"{prog} [--config FILE] [--key value ...]",
-        exit_on_error=False,
-        # `--optim.warmup 5` shall be an unknown key, not a guess at the one that begins so.
-        allow_abbrev=False,
-        description=config_class.__doc__,
-    )
-    parser.add_argument("--config", action="config", help="YAML file of settings; later keys win")
-    parser.add_class_arguments(config_class)
+    parser = _parser(config_class, prog)
     keys = dotted_keys(config_class)
     check_texts(argv)
+    argv = spelt_out(argv, keys)
     argv = complete_flags(argv, [k for k, kind in keys.items() if kind is bool])
     swallowed = io.StringIO()
     try:
@@ -76,6 +71,23 @@ def parse_config(config_class: type[Config], prog: str, argv: Sequence[str]) -> 
         return config_class(**fields)
     except ValueError as error:
         raise UserError(explain(str(error), keys, argv)) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _parser(config_class: type, prog: str) -> ArgumentParser:
+    """The parser of a command; made once, since plans and sweeps read dozens of settings."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=prog,
+        usage=f"{prog} [--config FILE] [--key value ...]",
+        exit_on_error=False,
+        # `--optim.warmup 5` shall be an unknown key, not a guess at the one that begins so.
+        allow_abbrev=False,
+        description=config_class.__doc__,
+    )
+    parser.add_argument("--config", action="config", help="YAML file of settings; later keys win")
+    parser.add_class_arguments(config_class)
+    return parser
 
 
 def check_texts(argv: Sequence[str]) -> None:
@@ -110,6 +122,13 @@ def dotted_keys(config_class: type, prefix: str = "") -> dict[str, Any]:
         else:
             keys[name] = field.type
     return keys
+
+
+def spelt_out(argv: Sequence[str], keys: Iterable[str]) -> list[str]:
+    """Arguments with the keys that SHORT_FORMS stand for."""
+    known = {short: full for short, full in SHORT_FORMS.items() if full.removeprefix("--") in keys}
+    parts = [arg.partition("=") for arg in argv]
+    return ["".join((known.get(name, name), *rest)) for name, *rest in parts]
 
 
 def complete_flags(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
@@ -214,8 +233,10 @@ def run_function(function: Any, prog: str, argv: Sequence[str]) -> Any:
     """
     parser = ArgumentParser(prog=prog, exit_on_error=False)
     parser.add_function_arguments(function, as_positional=True)
+    parameters = inspect.signature(function).parameters.values()
+    argv = complete_flags(argv, [p.name for p in parameters if p.annotation is bool])
     try:
-        namespace = parser.parse_args(list(argv))
+        namespace = parser.parse_args(argv)
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         options = [a.dest for a in parser._actions]
         raise UserError(explain(str(error), options, argv)) from error

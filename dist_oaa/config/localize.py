@@ -80,7 +80,8 @@ class LocalizeConfig:
     """Predict the class and the box of each image by a trained classifier, and measure both."""
 
     checkpoint: str = ""
-    """Run directory of `oaa classify` (or `oaa integral`) whose published checkpoint is taken."""
+    """Run directory of `oaa classify` (or `oaa integral`) whose published checkpoint is taken;
+    RUN/checkpoints/best takes the one of checkpoint.keep_best."""
     run_dir: str = "runs/localize"
     """Folder that receives boxes.json and everything else the command writes."""
     data: LocalizeDataConfig = field(default_factory=LocalizeDataConfig)

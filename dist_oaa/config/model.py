@@ -157,6 +157,9 @@ class OptimConfig:
     """Momentum of sgd, 0 to 1."""
     nesterov: bool = False
     """Use Nesterov's form of the momentum (the public PyTorch code does)."""
+    clip_norm: float = 0.0
+    """Largest L2 norm of a step's gradient over all weights; a longer one is scaled down to it. 0
+    leaves gradients as they are."""
     weight_decay: float = 5e-4
     """L2 penalty per step, in units of the learning rate."""
     decay_biases: bool = True
@@ -181,16 +184,30 @@ class OptimConfig:
     """Keep activations in channels-last order (faster convolutions on most devices)."""
     compile: bool = False
     """Compile the classifier with torch.compile."""
+    exact_elastic: bool = False
+    """Weights, maps and figures that are the same to the last bit at any number of processes on
+    machines of one kind, also when that number changes between --resume and --resume; in short
+    --exact-elastic. Slower: a step is computed in `virtual_batches` small parts, with
+    deterministic kernels and, on a CPU, with one thread a process (or runtime.threads), and each
+    process keeps the gradient of every part of its own. The default promises the same images in
+    each step, and results that differ in their last digits."""
+    virtual_batches: int = 8
+    """Parts of a step with exact_elastic, a count from 1 to 4096: at most so many processes can
+    share a step, and a multiple of the processes shares it evenly. Fewer parts are faster; another
+    number gives other last digits."""
 
     def __post_init__(self) -> None:
+        self._check_exact()
         for name in ("batch_size", "accumulate", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"optim.{name} is {getattr(self, name)}, expected at least 1")
         for name in ("max_steps", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optim.{name} is {getattr(self, name)}, expected 0 or more")
-        if not self.lr > 0:
-            raise ValueError(f"optim.lr is {self.lr}, expected a rate above 0")
+        if not 0 < self.lr <= 1e6:
+            raise ValueError(f"optim.lr is {self.lr}, expected a rate above 0 and at most 1e6")
+        if not self.clip_norm >= 0:
+            raise ValueError(f"optim.clip_norm is {self.clip_norm}, expected a norm of 0 or more")
         if not 0 <= self.skip_limit <= 1:
             raise ValueError(f"optim.skip_limit is {self.skip_limit}, expected a share 0 to 1")
         if len(self.multipliers) != 4 or min(self.multipliers) < 0:
@@ -201,4 +218,31 @@ class OptimConfig:
         if any(not 0 < m < 1 for m in self.milestones):
             raise ValueError(
                 f"optim.milestones is {self.milestones}, expected shares between 0 and 1"
+            )
+
+    @property
+    def groups(self) -> int:
+        """Groups of shards that are dealt to the ranks whole; 0 where each is dealt by itself."""
+        return self.virtual_batches if self.exact_elastic else 0
+
+    def _check_exact(self) -> None:
+        """Refuses what cannot be repeated at another number of processes."""
+        if not 1 <= self.virtual_batches <= 4096:
+            raise ValueError(f"optim.virtual_batches is {self.virtual_batches}, expected 1 to 4096")
+        if not self.exact_elastic:
+            return
+        if self.accumulate > 1:
+            raise ValueError(
+                f"optim.accumulate is {self.accumulate}, expected 1 with optim.exact_elastic: "
+                "optim.virtual_batches splits a step already"
+            )
+        if self.precision == "fp16":
+            raise ValueError(
+                "optim.precision is fp16, expected bf16 or fp32 with optim.exact_elastic: fp16's "
+                "scaled gradients may overflow, which exact sums cannot hold"
+            )
+        if self.compile:
+            raise ValueError(
+                "optim.compile is true, expected false with optim.exact_elastic: what is compiled "
+                "depends on the shapes that a process has met"
             )

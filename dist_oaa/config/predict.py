@@ -16,8 +16,9 @@ class PredictConfig:
     classes and boxes by a classifier; overlays by both."""
 
     checkpoint: str = ""
-    """Run directory of `oaa segment` (or `oaa classify`) whose published checkpoint is taken;
-    usually the first word of the command."""
+    """Run directory of `oaa segment` (or `oaa classify`) whose published checkpoint is taken
+    (RUN/checkpoints/best: the one of checkpoint.keep_best); usually the first word of the
+    command."""
     images: list[str] = field(default_factory=list)
     """Image files and folders (with all that is below them); usually the other words. Images are
     turned as their EXIF orientation says."""

@@ -1,6 +1,6 @@
 """Settings that every training stage shares: checkpoints, time-outs, measuring, tracking."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(kw_only=True)
@@ -12,6 +12,12 @@ class CheckpointConfig:
     end only."""
     keep: int = 2
     """Complete checkpoints that stay on disk, a count."""
+    keep_best: str = ""
+    """Metric, such as cumulative/recall or segmentation/miou, whose best checkpoint stays on disk
+    besides, recorded in checkpoints/best.json; higher is better, of equals the first. Empty keeps
+    none. `--checkpoint RUN/checkpoints/best` gives its network to attend, evaluate, localize,
+    predict and export. It cannot be resumed, and has no maps of its own: of each map the store
+    keeps the last two commits."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 0:
@@ -29,6 +35,9 @@ class EvaluateConfig:
     images: int = 200
     """Images measured in each epoch but the last, a count, the same ones each time; 0 means all.
     The last epoch always measures all."""
+    follow: list[str] = field(default_factory=list)
+    """Names of images whose maps are kept and drawn beside those of the gallery, each time that
+    attention is measured; tools/animate.py shows them over the epochs."""
     list: str = ""
     """File with one image name a line, relative to the data root or absolute: only these images
     are measured, and in the last epoch as many as in the others. Empty leaves that open."""
@@ -60,13 +69,21 @@ class RuntimeConfig:
     """Longest wait of a rank for the others before the run stops with an error, in seconds."""
     threads: int = 0
     """Arithmetic threads of each rank on a CPU, a count; 0 shares the cores among the ranks of
-    a node."""
+    a node, and a rank that is alone there takes as many as OMP_NUM_THREADS says, if it is set."""
     log_every: int = 10
     """Optimiser steps between progress lines and logged training values, a count."""
+    watch: bool = True
+    """Keep a life sign of every rank in RUN/heartbeat.json, name a rank that is slower than the
+    others, and say what a run is waiting for when no step is made."""
+    quiet_s: float = 60.0
+    """Longest time without a step before the run says what it is doing and whom it waits for, in
+    seconds; it says so again after each further such time."""
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"runtime.device is {self.device!r}, expected auto, cpu or cuda")
+        if not self.quiet_s >= 0.1:  # also where it is no number
+            raise ValueError(f"runtime.quiet_s is {self.quiet_s}, expected 0.1 or more seconds")
         if self.timeout_s <= 0 or self.log_every < 1 or self.threads < 0:
             raise ValueError(
                 f"runtime.timeout_s is {self.timeout_s}, runtime.log_every {self.log_every}, "

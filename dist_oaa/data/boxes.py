@@ -7,6 +7,7 @@ the box (0, 0, width, height). Its width is x1 - x0. What other conventions beco
 
     CUB     `x y width height`                    x, y, x + width, y + height
     VOC     corner pixels from 1, both inside     xmin - 1, ymin - 1, xmax, ymax
+    COCO    [x, y, width, height]                 x, y, x + width, y + height
     others  (CSV, other XML) corners              as they stand
 
 A box may stick out of its image by a pixel, as such roundings make it; it is clipped and counted.
@@ -16,13 +17,16 @@ import csv
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.data.classes import csv_rows, text_lines
+from dist_oaa.data.coco import read_coco_boxes
 from dist_oaa.data.cub import BOXES_FILE, read_cub_boxes
+from dist_oaa.data.imagenet import synset_names
 from dist_oaa.data.images import BadImageError, read_size
 from dist_oaa.data.paths import inside_or_report, relative_name
 from dist_oaa.data.problems import Problems
@@ -81,8 +85,8 @@ class _Read(NamedTuple):
 
 
 def has_boxes(config: DataConfig) -> bool:
-    """Whether the settings name boxes, or the CUB layout brings them."""
-    return bool(config.boxes) or layout_of(config) == "cub"
+    """Whether the settings name boxes, or the layout of CUB or COCO brings them."""
+    return bool(config.boxes) or layout_of(config) in ("cub", "coco")
 
 
 def open_boxes(
@@ -134,7 +138,12 @@ def _open(
         # A setting is the user's own word, so unlike names in data files it may lead anywhere.
         path = root / config.boxes
         if path.is_dir():
-            return _from_xml(path, image_set, 0, problems), f"{config.boxes}/*.xml"
+            read = _from_xml(path, image_set, 0, problems)
+            names = synset_names(root) if layout == "imagenet" else {}
+            named = (
+                box._replace(class_name=names.get(box.class_name, box.class_name)) for box in read
+            )
+            return named, f"{config.boxes}/*.xml"
         if not path.is_file():
             raise UserError(
                 f"data.boxes: {path} does not exist, expected a CSV file {','.join(COLUMNS)} or a "
@@ -144,6 +153,8 @@ def _open(
     if layout == "cub":
         rows = read_cub_boxes(root, problems)
         return (_Read(name, "", corners, where) for name, corners, where in rows), BOXES_FILE
+    if layout == "coco":
+        return starmap(_Read, read_coco_boxes(config, root, problems)), "bbox of the annotations"
     if layout == "voc" and (root / ANNOTATIONS).is_dir():
         # VOC counts pixels from 1 and includes both corners.
         return _from_xml(root / ANNOTATIONS, image_set, 1, problems), f"{ANNOTATIONS}/*.xml"

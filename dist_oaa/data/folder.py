@@ -4,8 +4,9 @@ The id of an image is its path from the root without suffix. Hidden files and fo
 dot) and files that are not images by their suffix are ignored.
 """
 
+import filecmp
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dist_oaa.config.data import DataConfig
@@ -39,7 +40,7 @@ def open_folder(config: DataConfig, root: Path, problems: Problems) -> ImageSet:
     for folder in folders:
         classes = table.indices(f"{folder.name}/*", LabelRow((folder.name,), str(folder)), problems)
         before = len(samples)
-        for path in _images(folder, root, problems):
+        for path in images_below(folder, root, problems):
             image_id = path.relative_to(root).with_suffix("").as_posix()
             if image_id in samples:
                 problems.add(
@@ -53,16 +54,31 @@ def open_folder(config: DataConfig, root: Path, problems: Problems) -> ImageSet:
                 f"the class folder {folder} holds no image, expected files ending in "
                 f"{' '.join(IMAGE_SUFFIXES)}",
             )
+    report_copies(samples.values(), problems)
     return ImageSet(root, table.names, tuple(samples.values()), LABEL_SOURCE)
+
+
+def report_copies(samples: Iterable[Sample], problems: Problems) -> None:
+    """Reports a picture that lies in two class folders: each copy would deny the other's class."""
+    seen: dict[tuple[str, int], Sample] = {}
+    for sample in samples:
+        key = (sample.path.name, sample.path.stat().st_size)
+        other = seen.setdefault(key, sample)
+        if other.classes != sample.classes and filecmp.cmp(other.path, sample.path, shallow=False):
+            problems.add(
+                "duplicate",
+                f"{other.path} and {sample.path} are the same picture in two class folders, "
+                "expected one class an image; a table (data.table) can give it several",
+            )
 
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
-def _images(folder: Path, root: Path, problems: Problems) -> Iterator[Path]:
-    """Yield the images below a class folder, sorted, none of them outside the root."""
-    if inside_or_report(root, folder.name, str(root), problems) is None:
+def images_below(folder: Path, root: Path, problems: Problems) -> Iterator[Path]:
+    """Yield the images below a folder of the root, sorted, none of them outside the root."""
+    if inside_or_report(root, folder.relative_to(root).as_posix(), str(root), problems) is None:
         return
     for parent, folders, files in os.walk(folder):
         # In place: os.walk goes on with what is left, in this order.

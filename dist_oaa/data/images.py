@@ -26,6 +26,8 @@ from PIL import (  # noqa: F401
 )
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.data.coco_mask import InstanceMask
+from dist_oaa.runtime.faults import fault_point
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
@@ -59,17 +61,22 @@ def read_image(path: Path, pixel_limit: float, apply_exif: bool = False) -> np.n
         BadImageError: the file cannot be read; the sentence names it and the reason.
     """
     with _opened(path) as image:
+        fault_point("data.read")
         _check_pixels(image, pixel_limit, "data.pixel_limit is")
         upright = ImageOps.exif_transpose(image) if apply_exif else image
         return np.array(_as_rgb(upright, image.format))
 
 
-def read_mask(path: Path, pixel_limit: float = MASK_PIXEL_LIMIT) -> np.ndarray:
+def read_mask(path: Path | InstanceMask, pixel_limit: float = MASK_PIXEL_LIMIT) -> np.ndarray:
     """Read a mask as a uint8 array H x W of class indices: 0 background, k + 1 class k, 255 ignore.
 
     Raises:
-        BadImageError: the file cannot be read, or is not a PNG with a palette or 8-bit grey values.
+        BadImageError: the file cannot be read, or is not a PNG with a palette or 8-bit grey values;
+            an outline cannot be drawn.
+        UserError: outlines are to be drawn, and pycocotools is not installed.
     """
+    if isinstance(path, InstanceMask):
+        return _drawn(path, pixel_limit)
     with _opened(path) as image:
         if image.format != "PNG" or image.mode not in ("P", "L"):
             raise BadImageError(
@@ -78,6 +85,18 @@ def read_mask(path: Path, pixel_limit: float = MASK_PIXEL_LIMIT) -> np.ndarray:
             )
         _check_pixels(image, pixel_limit, "the limit of masks is")
         return np.array(image)
+
+
+def _drawn(mask: InstanceMask, pixel_limit: float) -> np.ndarray:
+    if mask.megapixels > pixel_limit:
+        raise BadImageError(
+            f"{mask} has {mask.width} x {mask.height} pixels, and the limit of masks is "
+            f"{pixel_limit:g} megapixels"
+        )
+    try:
+        return mask.draw()
+    except ValueError as error:
+        raise BadImageError(f"{mask}: {error}") from error
 
 
 def read_size(path: Path) -> tuple[int, int]:

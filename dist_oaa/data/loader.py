@@ -5,13 +5,11 @@ Legend: B images of the batch; 3HW padded input in pixels; C classes; 23 geometr
 """
 
 import atexit
-import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -21,6 +19,8 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.data.augment import prepare, stateless_rng
 from dist_oaa.data.images import BadImageError, read_image
 from dist_oaa.data.sample import ImageSet
+from dist_oaa.data.workers import Workers, start_worker
+from dist_oaa.runtime.pulse import LOADING, Pulse
 
 MEASURE = -1  # the "epoch" of images that are loaded without augmentation
 
@@ -127,6 +127,7 @@ class BatchLoader:
         pin: pin host memory for asynchronous copies to a GPU.
         images, collate: how an item (index, epoch) becomes a prepared image, and items a batch;
             by default PreparedImages and Collate.
+        pulse: learns when images are waited for, and from which worker.
     """
 
     def __init__(
@@ -138,15 +139,18 @@ class BatchLoader:
         pin: bool = False,
         images: Dataset | None = None,
         collate: Callable[[Sequence], Any] | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
+        self.pulse = pulse or Pulse()
         self._plan = _Plan()
+        self._workers, self._place = Workers(), ""
         workers = config.workers
         self._loader = DataLoader(
             images or PreparedImages(image_set, config, multiple, seed),
             batch_sampler=self._plan,
             collate_fn=collate or Collate(image_set),
             num_workers=workers,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             # spawn: a forked child would inherit open LMDB environments and CUDA contexts.
             multiprocessing_context="spawn" if workers else None,
             persistent_workers=workers > 0,
@@ -160,15 +164,31 @@ class BatchLoader:
 
         Args:
             epoch: epoch whose augmentation applies, or MEASURE for none.
+
+        Raises:
+            RunError: when a worker process has died.
         """
         self._plan.batches = [[(int(i), epoch) for i in batch] for batch in batches]
-        yield from self._loader
+        self._place = f"batch 1 of {len(batches)}"
+        self.pulse.hint = self._hint
+        try:
+            with self.pulse.doing(LOADING), self._workers.alive(self.pulse.name):
+                iterator = self._workers.started(self._loader)
+            for number in range(1, len(batches) + 1):
+                self._place = f"batch {number} of {len(batches)}"
+                with self.pulse.doing(LOADING), self._workers.alive(self.pulse.name):
+                    batch = next(iterator)
+                yield batch
+        finally:
+            self.pulse.hint = str
+
+    def _hint(self) -> str:
+        loading = self.pulse.activities[-1:] == [LOADING]
+        return ", ".join(filter(None, [self._place, loading and self._workers.awaited()]))
 
     def close(self) -> None:
         """Ends the worker processes; a program that forgets to is not held up at its exit."""
-        iterator = self._loader._iterator
-        if iterator is not None and self._loader.num_workers:
-            iterator._shutdown_workers()
+        self._workers.end()
         self._loader._iterator = None
 
 
@@ -190,15 +210,6 @@ def _close(reference: weakref.ref) -> None:
     loader = reference()
     if loader is not None:
         loader.close()
-
-
-def _start_worker(_: int) -> None:
-    # A signal goes to the whole process group; workers must outlive it, or the training process
-    # loses its batch in the middle of the emergency checkpoint.
-    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(name, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
 
 
 def check_bad_images(bad: Sequence[str], policy: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.data.coco_mask import InstanceMask
 from dist_oaa.runtime.fingerprint import labels_fingerprint
 
 
@@ -25,7 +26,7 @@ class Sample:
     path: Path
     classes: tuple[int, ...]
     """Class indices from 0, sorted, each once, without background."""
-    mask: Path | None
+    mask: Path | InstanceMask | None
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
+from dist_oaa.data.coco import ANNOTATIONS, open_coco
 from dist_oaa.data.cub import SPLIT_FILE, open_cub
 from dist_oaa.data.folder import open_folder
+from dist_oaa.data.imagenet import open_imagenet
 from dist_oaa.data.problems import Problems
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.data.table import open_table
@@ -18,6 +20,8 @@ LAYOUTS: dict[str, Callable[[DataConfig, Path, Problems], ImageSet]] = {
     "table": open_table,
     "folder": open_folder,
     "cub": open_cub,
+    "coco": open_coco,
+    "imagenet": open_imagenet,
 }
 """Layout name -> reader. A reader reports faults of single images to the given Problems and goes
 on without them, and raises UserError where nothing can be read."""
@@ -62,4 +66,10 @@ def layout_of(config: DataConfig) -> str:
         return "table"
     if (root / "JPEGImages").is_dir():
         return "voc"
-    return "cub" if (root / SPLIT_FILE).is_file() else "folder"
+    if (root / SPLIT_FILE).is_file():
+        return "cub"
+    if next(root.glob(ANNOTATIONS.format("*")), None):
+        return "coco"
+    # Only both: train is also a class of VOC, and so may be a class folder's name.
+    lists = (root / "train").is_dir() and (root / "val").is_dir()
+    return "imagenet" if lists else "folder"

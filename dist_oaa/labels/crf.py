@@ -6,8 +6,8 @@ Shapes: HW the pixels of one image, J channels (background first), L all label c
 """
 
 import numpy as np
-import pydensecrf.densecrf as densecrf
 
+from dist_oaa.config.extras import need
 from dist_oaa.config.labels import CrfConfig
 
 SMALLEST = 1e-5
@@ -29,6 +29,7 @@ def dense_crf(image_HW3: np.ndarray, scores_JHW: np.ndarray, config: CrfConfig) 
 
     Raises:
         ValueError: sizes that differ, no channel, scores below 0 or not finite.
+        UserError: when pydensecrf2 is not installed.
     """
     scores_JHW = np.asarray(scores_JHW, dtype=np.float32)
     channels, height, width = _checked(image_HW3, scores_JHW)
@@ -39,6 +40,7 @@ def dense_crf(image_HW3: np.ndarray, scores_JHW: np.ndarray, config: CrfConfig) 
     if channels == 1:  # nothing to decide
         return np.ones_like(scores_JHW)
     unary_JN = -np.log(np.maximum(share_JHW, SMALLEST)).reshape(channels, -1)
+    densecrf = need("pydensecrf.densecrf", "the dense CRF")
     crf = densecrf.DenseCRF2D(width, height, channels)
     crf.setUnaryEnergy(np.ascontiguousarray(unary_JN, dtype=np.float32))
     crf.addPairwiseGaussian(sxy=config.gaussian_xy, compat=config.gaussian_compat)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dist_oaa.config.labels import LabelsConfig
+from dist_oaa.labels.crf import dense_crf
 from dist_oaa.labels.recipe import pseudo_label
 from dist_oaa.labels.scores import channel_scores
 
@@ -88,9 +89,6 @@ def refine(
 
 
 def _crf(image_HW3, scores_JHW, config, features_Dhw):
-    # Imported where it is used: the compiled package is not needed by those who do not ask for it.
-    from dist_oaa.labels.crf import dense_crf
-
     return dense_crf(image_HW3, scores_JHW, config.crf)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.extras import need
 
 SPECTRAL_SIDE = 64
 """Longer side at which the spectral residual is taken, in pixels (the paper's 64)."""
@@ -94,13 +95,7 @@ def rembg_session(model: str) -> Any:
     Raises:
         UserError: when the package is missing, knows no such model, or cannot get its weights.
     """
-    try:
-        import rembg
-    except ImportError as error:
-        raise UserError(
-            f"labels.saliency rembg needs the rembg package ({error}), expected "
-            "`pip install dist_oaa[rembg]`"
-        ) from error
+    rembg = need("rembg", "saliency by rembg")
     try:
         return rembg.new_session(model)
     except Exception as error:  # whatever its download raises

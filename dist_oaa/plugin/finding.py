@@ -12,6 +12,7 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.plugin.linear_path import (
     SAME_HEAD,
     Event,
+    Head,
     LinearPath,
     as_map,
     is_same,
@@ -93,6 +94,7 @@ class Search:
         if place is None:
             return None
         head, before = events[place].module, events[:place]
+        assert isinstance(head, Head), "_is_head has said so"
         norm = next((m for m in _after_last_map(before) if isinstance(m, nn.LayerNorm)), None)
         channels = head.weight.shape[1]
         sizes = {channels} | {e.shape[2] for e in before if len(e.shape) == 3}
@@ -110,7 +112,7 @@ class Search:
         self,
         events: list[Event],
         channels: set[int],
-        head: nn.Module | None,
+        head: Head | None,
         norm: nn.LayerNorm | None,
     ) -> list[LinearPath]:
         """The last events whose output could be the map, from the last on."""

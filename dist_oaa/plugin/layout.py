@@ -3,7 +3,6 @@
 Legend: N images, C classes.
 """
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.fingerprint import labels_fingerprint
 from dist_oaa.store.facade import StoreReader, is_complete, prepare_store
 from dist_oaa.store.manifest import MANIFEST, Manifest
-from dist_oaa.store.shard import EmptyShardError
+from dist_oaa.store.survey import EmptyShardError
 
 DTYPES = ("auto", "uint8", "float16", "float32")
 
@@ -85,7 +84,7 @@ def _classes_of(
     try:
         table = np.asarray(labels)
     except ValueError:
-        table = np.empty(0, dtype=object)  # rows of different lengths
+        table = np.asarray([], dtype=object)  # rows of different lengths
     kinds = {1: "iu", 2: "biuf"}
     if table.dtype.kind not in kinds.get(table.ndim, "") or len(table) != len(names):
         raise UserError(
@@ -130,8 +129,7 @@ def committed_generations(folder: Path) -> tuple[Manifest, list[int]]:
     reached = []
     for index in range(reader.manifest.shards):
         try:
-            with contextlib.closing(reader.shard(index, generation=0)) as shard:
-                reached.append(shard.committed)
+            reached.append(reader.span(index)[1])
         except EmptyShardError:
             reached.append(0)
     low, high = min(reached), max(reached)

@@ -32,6 +32,9 @@ SAME_HALF = 2e-2
 SAME_HEAD = 2e-2
 
 
+Head = nn.Linear | nn.Conv2d
+
+
 @dataclass(frozen=True)
 class LinearPath:
     """The way from a layer's output to the scores."""
@@ -41,7 +44,7 @@ class LinearPath:
     name: str
     layout: str
     """Of that output: BCHW, BHWC or BNC (tokens)."""
-    head: nn.Module | None = None
+    head: Head | None = None
     """Linear, or a 1x1 convolution, on the means."""
     norm: nn.LayerNorm | None = None
     """Between the means and the head."""
@@ -64,6 +67,7 @@ class LinearPath:
         if self.head.bias is not None:
             constant_BC = constant_BC + self.head.bias.float()
         if elsewhere:
+            assert head_input is not None, "a head that reads more than the means"
             given_BE = head_input.float()
             constant_BC = constant_BC + given_BE[:, :elsewhere] @ weight_CE[:, :elsewhere].T
         if self.norm is None:

@@ -7,9 +7,10 @@ Legend: N images of the data set, by their position in it.
 """
 
 from collections.abc import Iterator, Sequence, Sized
+from typing import Any, cast
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 from torch.utils.data.distributed import DistributedSampler
 
 from dist_oaa.config.accumulate import StoreConfig
@@ -55,7 +56,9 @@ class OwnershipSampler(DistributedSampler):
         shards: int = SHARDS,
     ) -> None:
         rank, num_replicas = find_place(rank, num_replicas)
-        super().__init__(dataset, num_replicas, rank, shuffle, seed, drop_last)
+        # torch asks for a Dataset, and takes its length alone.
+        whole = cast("Dataset[Any]", dataset)
+        super().__init__(whole, num_replicas, rank, shuffle, seed, drop_last)
         names = _names(dataset, image_ids)
         # Positions in name order, so that the stream does not depend on that of the data set.
         self._by_name_N = np.array(sorted(range(len(names)), key=names.__getitem__))

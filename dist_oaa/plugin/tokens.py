@@ -21,8 +21,9 @@ def patch_grid(encoder: nn.Module, input_hw: tuple[int, int]) -> tuple[int, int]
     Patches that the input does not fill are counted: encoders that take such inputs pad them.
     """
     for layer in encoder.modules():
-        is_cut = isinstance(layer, nn.Conv2d) and tuple(layer.kernel_size) == tuple(layer.stride)
-        if is_cut and max(layer.stride) > 1:
+        if not isinstance(layer, nn.Conv2d) or tuple(layer.kernel_size) != tuple(layer.stride):
+            continue
+        if max(layer.stride) > 1:
             rows, columns = (
                 math.ceil(side / step) for side, step in zip(input_hw, layer.stride, strict=True)
             )

@@ -1,7 +1,8 @@
 """Checkpoints that are complete or not there.
 
     checkpoints/step-00000120-g000007/model.safetensors optimizer.safetensors state.json sha256.json
-    checkpoints/latest.json      {"name": "step-00000120-g000007", "generation": 7}
+    checkpoints/latest.json      the published one (latest.py)
+    checkpoints/best.json        the best one so far, where checkpoint.keep_best names a metric
 
 A checkpoint is written to a temporary folder, synced, renamed, and then published by the rename
 of latest.json: the one instant at which the weights and the maps of the same generation take
@@ -11,10 +12,12 @@ checkpoint in force, and the newer records of the store are ignored.
 Writing may take its time beside training (see saver.py), since what is written is a `host_copy`.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +27,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.runtime.files import sync_folder, write_atomic
+from dist_oaa.runtime.faults import fault_point
+from dist_oaa.runtime.files import disk_words, sync_folder, write_atomic
+from dist_oaa.runtime.latest import UNPUBLISHED, Latest
 
-LATEST = "latest.json"
+BEST = "best.json"
 FILES = frozenset({"model.safetensors", "optimizer.safetensors", "state.json"})
 # What reading a file raises that is not what this program wrote: JSON of another shape or nested
 # thousands of levels deep, tensors that are none (safetensors runs nothing, unlike pickle).
@@ -53,6 +58,10 @@ class Checkpoint:
     """Position and counters: anything that JSON keeps exactly."""
     generation: int = 0
     """Generation of the store that belongs to it, 0 where a stage has no store."""
+    metric: str = ""
+    """Name of the metric by which the best checkpoint is kept; empty keeps none."""
+    score: float | None = None
+    """That metric where it was measured at this instant; higher is better."""
 
 
 def host_copy(value: Any) -> Any:
@@ -85,43 +94,99 @@ def save_checkpoint(folder: Path, name: str, checkpoint: Checkpoint, keep: int) 
     """
     temporary = folder / f".{name}.tmp"
     try:
+        fault_point("checkpoint.publish")
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        tensors, plain = flatten_optimizer(checkpoint.optimizer)
-        _save_tensors(checkpoint.model, temporary / "model.safetensors")
-        _save_tensors(tensors, temporary / "optimizer.safetensors")
-        body = {"state": checkpoint.state, "optimizer": plain, "generation": checkpoint.generation}
-        write_atomic(temporary / "state.json", json.dumps(body, indent=1).encode())
-        sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
-        write_atomic(temporary / "sha256.json", json.dumps(sums, indent=1).encode())
+        _write_files(checkpoint, temporary)
         if (folder / name).exists():
             shutil.rmtree(folder / name)
+        fault_point("checkpoint.folder.before")
         temporary.rename(folder / name)
+        fault_point("checkpoint.folder.after")
         sync_folder(folder)
-        latest = {"name": name, "generation": checkpoint.generation}
-        write_atomic(folder / LATEST, json.dumps(latest).encode())
+        if checkpoint.metric:
+            _record_best(folder, name, checkpoint.metric)
+        fault_point("checkpoint.latest.before")
+        Latest(name, checkpoint.generation).write(folder)
+        fault_point("checkpoint.latest.after")
     except (OSError, safetensors.SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
-            f"the checkpoint {folder / name} could not be written, "
-            f"the one before it stays in force: {error}"
+            f"the checkpoint {folder / name} could not be written, the one before it stays in "
+            f"force: {disk_words(error, folder, _bytes_of(checkpoint))}"
         ) from error
     _prune(folder, name, keep)
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Reads the published checkpoint, after checking every file against its checksum.
+def _write_files(checkpoint: Checkpoint, folder: Path) -> None:
+    tensors, plain = flatten_optimizer(checkpoint.optimizer)
+    _save_tensors(checkpoint.model, folder / "model.safetensors")
+    _save_tensors(tensors, folder / "optimizer.safetensors")
+    body = {"state": checkpoint.state, "optimizer": plain, "generation": checkpoint.generation}
+    if checkpoint.score is not None:
+        body |= {"metric": checkpoint.metric, "score": checkpoint.score}
+    write_atomic(folder / "state.json", json.dumps(body, indent=1).encode())
+    sums = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+    write_atomic(folder / "sha256.json", json.dumps(sums, indent=1).encode())
+
+
+def _bytes_of(checkpoint: Checkpoint) -> int:
+    """Bytes of the tensors, which are nearly all of a checkpoint."""
+    tensors, _ = flatten_optimizer(checkpoint.optimizer)
+    return sum(t.nbytes for t in (*checkpoint.model.values(), *tensors.values()))
+
+
+def load_checkpoint(folder: Path, name: str = "") -> Checkpoint:
+    """Reads a checkpoint, after checking every file against its checksum.
+
+    Args:
+        folder: the run's `checkpoints` folder.
+        name: a checkpoint's folder, `best` for the one of checkpoint.keep_best, or empty for the
+            published one.
 
     Raises:
-        UserError: when there is none or it is damaged.
+        UserError: when there is none or it is damaged; where an older one is complete, the
+            sentence says so.
     """
     try:
-        place = folder / json.loads((folder / LATEST).read_bytes())["name"]
+        chosen = _best_name(folder) if name == "best" else name or Latest.read(folder).name
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no complete checkpoint to resume from") from error
-    except DAMAGE as error:
-        raise UserError(f"{folder / LATEST} is damaged: {error}") from error
+    except UserError as error:
+        raise UserError(f"{error}{_way_back(folder, '')}") from error
+    try:
+        return read_checkpoint(folder / chosen)
+    except UserError as error:
+        raise UserError(f"{error}{'' if name else _way_back(folder, chosen)}") from error
+
+
+def _way_back(folder: Path, damaged: str) -> str:
+    older = next(complete_checkpoints(folder, damaged), None)
+    if older is None:
+        return "; no older checkpoint is complete"
+    return (
+        f"; the older checkpoint {older} is complete: oaa store rewind {folder.parent} goes back "
+        "to it where the maps still can, and --resume then goes on from there"
+    )
+
+
+def complete_checkpoints(folder: Path, before: str = "") -> Iterator[str]:
+    """Names of the complete checkpoints, newest first; those older than one if it is given."""
+    names = sorted((p.name for p in folder.glob("step-*") if p.is_dir()), reverse=True)
+    for name in names:
+        if not before or name < before:
+            with contextlib.suppress(UserError):
+                read_checkpoint(folder / name)
+                yield name
+
+
+def read_checkpoint(place: Path) -> Checkpoint:
+    """Reads the checkpoint in a folder.
+
+    Raises:
+        UserError: when it is damaged, naming the file.
+    """
     try:
         sums = json.loads((place / "sha256.json").read_bytes())
         for file in sums.keys() | FILES:
@@ -131,10 +196,43 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         model = load_file(place / "model.safetensors")
         tensors = load_file(place / "optimizer.safetensors")
         optimizer = unflatten_optimizer(tensors, body["optimizer"])
-        return Checkpoint(model, optimizer, body["state"], body["generation"])
+        scored = body.get("metric", ""), body.get("score")
+        return Checkpoint(model, optimizer, body["state"], body["generation"], *scored)
     except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"checkpoint {place} is damaged: {reason}") from error
+
+
+def _best_name(folder: Path) -> str:
+    try:
+        name = str(json.loads((folder / BEST).read_bytes())["name"])
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} has no {BEST}: the run kept no best checkpoint, set checkpoint.keep_best"
+        ) from error
+    except DAMAGE as error:
+        raise UserError(f"{folder / BEST} is damaged: {error!r}") from error
+    if not (folder / name).is_dir():
+        raise UserError(f"{folder / BEST} is damaged: it names {name!r}, which is not there")
+    return name
+
+
+def _record_best(folder: Path, newest: str, metric: str) -> None:
+    """Writes which checkpoint has the highest score; of equals the first.
+
+    The scores are read from the checkpoints on disk, so that a crash at any instant, and a run
+    that goes on from an earlier one, leave no wrong entry behind for longer than a checkpoint.
+    """
+    best: tuple[float, str] | None = None
+    for name in sorted(p.name for p in folder.glob("step-*") if p.name <= newest):
+        with contextlib.suppress(*DAMAGE):
+            body = json.loads((folder / name / "state.json").read_bytes())
+            score = body.get("score") if body.get("metric") == metric else None
+            if score is not None and (best is None or score > best[0]):
+                best = score, name
+    if best is not None:
+        entry = {"name": best[1], "metric": metric, "score": best[0]}
+        write_atomic(folder / BEST, json.dumps(entry).encode())
 
 
 def flatten_optimizer(state_dict: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -165,6 +263,7 @@ def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     # Nothing to do for a `host_copy`.
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
     with open(path, "rb+") as file:
+        fault_point("checkpoint.fsync")
         os.fsync(file.fileno())
 
 
@@ -175,7 +274,12 @@ def _sha256(path: Path) -> str:
 
 def _prune(folder: Path, newest: str, keep: int) -> None:
     names = sorted(p.name for p in folder.glob("step-*") if p.is_dir() and p.name <= newest)
+    spared = ""
+    with contextlib.suppress(UserError):
+        spared = _best_name(folder)
     for name in names[:-keep]:
-        shutil.rmtree(folder / name, ignore_errors=True)
+        if name != spared:
+            shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / UNPUBLISHED).unlink(missing_ok=True)
     for leftover in folder.glob(".*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -10,7 +10,8 @@ import datetime
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,12 @@ import torch.distributed as dist
 
 from dist_oaa.config.errors import RunError, UserError
 from dist_oaa.config.run import RuntimeConfig
+from dist_oaa.runtime.faults import arm_faults
+from dist_oaa.runtime.files import disk_words
+from dist_oaa.runtime.heartbeat import Heartbeat, open_heartbeat, silent_heartbeat
+from dist_oaa.runtime.pulse import WAITING, Pulse
+from dist_oaa.runtime.relaunch import check_restarts
+from dist_oaa.runtime.rollcall import roll_called
 
 Value = TypeVar("Value")
 
@@ -33,18 +40,26 @@ class World:
     device: torch.device
     control: Any = None
     """gloo group for host-side messages; None in a world of one."""
+    heartbeat: Heartbeat = field(default_factory=silent_heartbeat, compare=False, repr=False)
+    """What the ranks last said of themselves."""
 
     @property
     def is_first(self) -> bool:
         """Whether this rank prints, draws and publishes."""
         return self.rank == 0
 
+    @property
+    def pulse(self) -> Pulse:
+        """What this rank is doing."""
+        return self.heartbeat.pulse
+
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Elementwise sum over the ranks; float64 or int64 in, the same out."""
         if self.size == 1:
             return values
         tensor = torch.from_numpy(np.ascontiguousarray(values).copy())
-        dist.all_reduce(tensor, group=self.control)
+        with self.pulse.doing(WAITING):
+            dist.all_reduce(tensor, group=self.control)
         return tensor.numpy()
 
     def gather(self, value: Value) -> list[Value]:
@@ -52,13 +67,15 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.control)
+        with self.pulse.doing(WAITING):
+            dist.all_gather_object(values, value, group=self.control)
         return values
 
     def barrier(self) -> None:
         """Waits for all ranks."""
         if self.size > 1:
-            dist.barrier(group=self.control)
+            with self.pulse.doing(WAITING):
+                dist.barrier(group=self.control)
 
     def agree(self, action: Callable[[], Value]) -> Value:
         """Runs an action on every rank; where any fails, all raise the first rank's error.
@@ -67,27 +84,35 @@ class World:
 
         Raises:
             UserError: when the action raised one, or an OSError (a full disk), on any rank.
+            RunError: when it raised one.
         """
         result, problem = None, None
         try:
             result = action()
+        except RunError as error:
+            problem = error
         except UserError as error:
             problem = str(error)
         except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            problem = f"a file could not be read or written: {place}{error.strerror or error}"
+            words = error.strerror or error
+            if error.filename:
+                words = f"{error.filename}: {disk_words(error, Path(error.filename))}"
+            problem = f"a file could not be read or written: {words}"
         self.raise_first(problem)
         return result
 
-    def raise_first(self, problem: str | None) -> None:
+    def raise_first(self, problem: str | RunError | None) -> None:
         """Raises the first problem that any rank has, on all ranks.
 
         Raises:
-            UserError: when there is one.
+            UserError: when it is a sentence.
+            RunError: when it is one.
         """
-        for message in self.gather(problem):
-            if message is not None:
-                raise UserError(message)
+        for each in self.gather(problem):
+            if isinstance(each, RunError):
+                raise each
+            if each is not None:
+                raise UserError(each)
 
     def only_first(self, action: Callable[[], Value]) -> Value:
         """Runs an action on rank 0 and gives its (picklable) result to all ranks.
@@ -104,18 +129,23 @@ def open_world(config: RuntimeConfig) -> Iterator[World]:
     """Joins the process group that torchrun's environment describes, and leaves it at the end.
 
     Raises:
-        UserError: when runtime.device is cuda and there is none.
-        RunError: when the other ranks cannot be reached within runtime.timeout_s.
+        UserError: when runtime.device is cuda and there is none, OAA_FAULT cannot be read, or
+            torchrun could not start the ranks again as it was told to.
+        RunError: when the other ranks cannot be reached within runtime.timeout_s; a LostContact
+            that names the missing ones where they were there before.
     """
+    arm_faults()
+    check_restarts()
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = choose_device(config.device, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(config.threads or threads_per_rank())
+        torch.set_num_threads(config.threads or arithmetic_threads())
     if size == 1:
-        yield World(rank, size, local_rank, device)
+        with open_heartbeat(config, rank, size) as heartbeat:
+            yield World(rank, size, local_rank, device, heartbeat=heartbeat)
         return
     timeout = datetime.timedelta(seconds=config.timeout_s)
     try:
@@ -125,27 +155,13 @@ def open_world(config: RuntimeConfig) -> Iterator[World]:
     except (RuntimeError, ValueError) as error:
         raise RunError(f"rank {rank} of {size} could not join the other ranks: {error}") from error
     try:
-        yield World(rank, size, local_rank, device, control)
-    except (UserError, RunError):
-        raise
-    except dist.DistError as error:
-        raise lost_contact(rank, error) from error
-    except RuntimeError as error:
-        # gloo reports a vanished peer as a plain RuntimeError.
-        if "gloo" in str(error).lower():
-            raise lost_contact(rank, error) from error
-        raise
+        with (
+            open_heartbeat(config, rank, size) as heartbeat,
+            roll_called(heartbeat, config, rank, size, control),
+        ):
+            yield World(rank, size, local_rank, device, control, heartbeat)
     finally:
         dist.destroy_process_group()
-
-
-def lost_contact(rank: int, error: Exception) -> RunError:
-    """The error of a rank whose peers have gone or hang."""
-    reason = " ".join(str(error).split())[:300]
-    return RunError(
-        f"rank {rank} lost contact with the other ranks ({reason}); "
-        "look for the first rank that failed, then continue with --resume"
-    )
 
 
 def choose_device(setting: str, local_rank: int) -> torch.device:
@@ -164,6 +180,17 @@ def choose_device(setting: str, local_rank: int) -> torch.device:
             f"{torch.cuda.device_count()} GPUs; lower --nproc-per-node or set runtime.device cpu"
         )
     return torch.device("cuda", local_rank)
+
+
+def arithmetic_threads() -> int:
+    """Threads of this rank's arithmetic where no setting says how many.
+
+    What OMP_NUM_THREADS asks for, where this is the only rank of its node (of several, torchrun
+    sets it to 1 whatever the machine has); otherwise `threads_per_rank`.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    is_only = os.environ.get("LOCAL_WORLD_SIZE", "1") == "1"
+    return int(asked) if is_only and asked.isdigit() and int(asked) else threads_per_rank()
 
 
 def threads_per_rank() -> int:

@@ -4,7 +4,8 @@ One optimiser step, on all ranks:
   1. ranks sum their image counts, stop requests and problems, and whether their part of a
      checkpoint is written; a problem ends all of them;
   2. forward and backward, each rank's loss weighted so that DDP's mean over ranks is the mean
-     over the images of the step, whatever each rank's share;
+     over the images of the step, whatever each rank's share; with `optim.exact_elastic` in parts
+     that are summed without rounding (exact_step.py);
   3. ranks sum losses and counters; a CAM, loss or gradient that is not finite ends all of them,
      or leaves the step out on all of them, before the optimiser steps (non_finite.py);
   4. the optimiser steps; now and then a checkpoint is begun, which is a copy of what it holds;
@@ -13,7 +14,7 @@ One optimiser step, on all ranks:
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,77 +22,24 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from dist_oaa.config.errors import Interrupted
+from dist_oaa.config.errors import Interrupted, RunError, UserError
 from dist_oaa.config.model import OptimConfig
 from dist_oaa.config.run import CheckpointConfig
 from dist_oaa.runtime.checkpoint import Checkpoint, host_copy, save_checkpoint
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.files import named_disk_errors
+from dist_oaa.runtime.exact_step import ExactStep
+from dist_oaa.runtime.faults import fault_point
+from dist_oaa.runtime.files import remove_leftovers
 from dist_oaa.runtime.non_finite import NonFiniteGuard, finite_gradients
+from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.protocols import MicroBatches, Stage
+from dist_oaa.runtime.pulse import TRAINING
+from dist_oaa.runtime.relaunch import launcher, note_launchers
 from dist_oaa.runtime.saver import Saver, open_saver
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import Tracker
-
-
-@dataclass
-class Trainable:
-    """A network with its optimiser."""
-
-    model: torch.nn.Module
-    """The bare network, on the device; its state is saved."""
-    wrapped: torch.nn.Module
-    """The same network as it is called: compiled, under DDP."""
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long a run is."""
-
-    steps_per_epoch: int
-    total_steps: int
-    micro_batches: int
-    """Parts into which a rank splits its share of a step."""
-
-    @property
-    def epochs(self) -> int:
-        """Epochs that are begun; the last one may be cut short."""
-        return -(-self.total_steps // self.steps_per_epoch)
-
-    @property
-    def last_pass(self) -> int:
-        """First of the epochs that hold the last pass over all images."""
-        return max(0, self.total_steps - self.steps_per_epoch) // self.steps_per_epoch
-
-    @classmethod
-    def of(cls, config: OptimConfig, images: int) -> "Plan":
-        """The plan for a number of images."""
-        steps_per_epoch = -(-images // config.batch_size)
-        total = config.epochs * steps_per_epoch
-        return cls(steps_per_epoch, min(total, config.max_steps or total), config.accumulate)
-
-
-@dataclass
-class Position:
-    """Where a run stands; all that resuming needs beside weights and maps."""
-
-    epoch: int = 0
-    """Epochs finished, measuring included."""
-    step_in_epoch: int = 0
-    """Optimiser steps done in the current epoch."""
-    step: int = 0
-    """Optimiser steps done in all."""
-    generation: int = 0
-    """Generation of the newest checkpoint, published or on its way."""
-    totals: dict[str, float] = field(default_factory=dict)
-    """Sums over the images of the current epoch so far."""
-    skipped: list[str] = field(default_factory=list)
-    """Unreadable images that were skipped, one sentence each."""
-    left_out: int = 0
-    """Steps of the current epoch that were left out, for a number that was not finite."""
+from dist_oaa.runtime.trainable import Trainable
 
 
 @dataclass
@@ -114,6 +62,10 @@ class Loop:
     """What `end_epoch` does after the last step takes long: a checkpoint is published before it."""
     saver: Saver = field(init=False)
     guard: NonFiniteGuard = field(init=False)
+    unlogged: str | None = None
+    """Why rank 0 could not log a step."""
+    unmeasured_said: bool = False
+    """That the metric of checkpoint.keep_best is missing has been said."""
 
     def __post_init__(self) -> None:
         self.guard = NonFiniteGuard(self.world, self.run_dir, self.optim)
@@ -128,8 +80,12 @@ class Loop:
         """
         metrics: dict[str, float] = {}
         self.guard.resume_at(self.position.step)
+        launchers = self.world.gather(launcher())
+        self.world.only_first(lambda: note_launchers(self.run_dir, launchers))
+        self.world.only_first(lambda: remove_leftovers(self.run_dir))
         self.reporter.start(self.plan.total_steps, self.position.step)
-        with open_saver(self.world) as self.saver:
+        self.world.heartbeat.run_dir = self.run_dir
+        with self.world.pulse.doing(TRAINING), open_saver(self.world) as self.saver:
             try:
                 while not self._finished():
                     trained = self._steps_left()
@@ -169,9 +125,10 @@ class Loop:
     def _train_epoch(self) -> None:
         left = self._steps_left()
         self.reporter.restart_clock()
+        self.world.pulse.restart()
         if left:
             at = self.position
-            for batch in self.stage.batches(at.epoch, at.step_in_epoch):
+            for batch in self._loaded(self.stage.batches(at.epoch, at.step_in_epoch)):
                 asked_to_stop = self._step(batch)
                 left -= 1
                 every = self.checkpoints.every_steps
@@ -184,9 +141,17 @@ class Loop:
         if self.saver.sum([bool(self.stop.reason)])[0]:
             self._stop()
 
+    def _loaded(self, batches: Iterator[MicroBatches]) -> Iterator[MicroBatches]:
+        """The batches; where one cannot be loaded, all ranks end in place of the next step."""
+        try:
+            yield from batches
+        except RunError as error:
+            self.saver.sum([0, 0, 1, 0])
+            self.world.raise_first(error)
+
     def _step(self, batch: MicroBatches) -> bool:
         at = self.position
-        problem = self.stage.check(batch)
+        problem = self.stage.check(batch) or self.unlogged
         request = [len(batch), bool(self.stop.reason), problem is not None, len(batch.bad)]
         images, stops, problems, bad = self.saver.sum(request)
         if problems:
@@ -200,16 +165,26 @@ class Loop:
             self._leave_out(batch, found)
             sums, images = [0.0] * len(sums), 0
         elif images:
+            fault_point("loop.step.before")
             self._apply()
+            fault_point("loop.step.after")
         at.step += 1
         at.step_in_epoch += 1
         for name, value in zip(("images", "loss", *self.stage.counters), sums, strict=True):
             at.totals[name] = at.totals.get(name, 0) + value
+        self.world.pulse.step_done(at.epoch, at.step, len(batch))
         self.reporter.step(at.epoch, at.step, images, self.stage.shown(at.totals))
         if self.tracker is not None and at.step % self.log_every == 0 and images:
             loss = {"train/loss": sums[1] / images, "train/learning_rate": rate}
-            self.tracker.log(at.epoch, at.step, loss)
+            self._log_step(loss)
         return stops > 0
+
+    def _log_step(self, values: dict[str, float]) -> None:
+        """Logs on rank 0; where its disk refuses, all ranks stop at the next step."""
+        try:
+            self.tracker.log(self.position.epoch, self.position.step, values)
+        except UserError as error:
+            self.unlogged = str(error)
 
     def _forward_backward(
         self, batch: MicroBatches, images: int
@@ -219,17 +194,39 @@ class Loop:
         Returns:
             the sums over all ranks, what is not finite on this rank, and whether nothing is on any.
         """
+        if self.trainable.exact is not None:
+            return self._exact_forward_backward(self.trainable.exact, batch, images)
         weight = self.world.size / max(1, images)
         parts = batch.split(self.plan.micro_batches)
         sums = np.zeros(2 + len(self.stage.counters))
         for number, part in enumerate(parts):
             with self._gradients_travel(number == len(parts) - 1):
                 loss_sum, counts = self.stage.forward(part, self.position.epoch)
-                self.trainable.scaler.scale(loss_sum * weight).backward()
+                settle = self._backward(self.trainable.scaler.scale(loss_sum * weight))
             sums += [len(part), float(loss_sum.detach()), *counts]
+            settle()
         found = self._not_finite(sums)
         totals = self.world.sum(np.append(np.nan_to_num(sums), float(bool(found))))
         return totals[:-1].tolist(), found, not totals[-1]
+
+    def _backward(self, loss: torch.Tensor) -> Callable[[], None]:
+        """Gradients of a part; under DDP the last one's pass ends with waiting for other ranks."""
+        wrapped = self.trainable.wrapped
+        if isinstance(wrapped, DistributedDataParallel) and wrapped.require_backward_grad_sync:
+            return self.world.pulse.backward(loss)
+        loss.backward()
+        return lambda: None
+
+    def _exact_forward_backward(
+        self, exact: ExactStep, batch: MicroBatches, images: int
+    ) -> tuple[list[float], list[str], bool]:
+        parts = batch.split(exact.virtual)
+        computed = exact.compute(self.stage, parts, self.position.epoch, images)
+        found = self._not_finite(exact.own_sums(computed))
+        if not computed.can_be_summed:
+            found.append("gradient")
+        sums, finite = exact.reduce(computed, bool(found))
+        return sums.tolist(), found, finite
 
     def _not_finite(self, sums: np.ndarray) -> list[str]:
         names = ("images", "loss", *self.stage.counters)
@@ -260,13 +257,19 @@ class Loop:
         self.guard.check_share(at.left_out, self.plan.steps_per_epoch)
 
     def _apply(self) -> None:
+        if self.optim.clip_norm:
+            self.trainable.scaler.unscale_(self.trainable.optimizer)
+            parameters = self.trainable.model.parameters()
+            torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm)
         self.trainable.scaler.step(self.trainable.optimizer)
         self.trainable.scaler.update()
         self.trainable.optimizer.zero_grad(set_to_none=True)
 
     def _close_epoch(self) -> dict[str, float]:
         at = self.position
-        metrics = self.stage.end_epoch(at)
+        fault_point("loop.epoch.before")
+        with self.world.pulse.doing(f"measuring after epoch {at.epoch + 1}"):
+            metrics = self.stage.end_epoch(at)
         if self.guard.skips:
             metrics = metrics | {"train/skipped_steps": float(at.left_out)}
         if at.left_out:
@@ -276,14 +279,16 @@ class Loop:
         at.epoch += 1
         at.step_in_epoch = 0
         self.world.agree(lambda: self._log_epoch(metrics))
-        self._checkpoint()
+        fault_point("loop.epoch.after")
+        self._checkpoint(metrics)
         return metrics
 
     def _log_epoch(self, metrics: dict[str, float]) -> None:
+        if self.unlogged:
+            raise UserError(self.unlogged)
         if self.tracker is not None:
-            with named_disk_errors(f"{self.run_dir / 'metrics.jsonl'}"):
-                self.tracker.log(self.position.epoch - 1, self.position.step, metrics, True)
-                self.tracker.flush()
+            self.tracker.log(self.position.epoch - 1, self.position.step, metrics, True)
+            self.tracker.flush()
 
     def _stop(self) -> None:
         self._checkpoint()
@@ -294,14 +299,19 @@ class Loop:
             f"{self.position.step} steps; a checkpoint was written, continue with --resume"
         )
 
-    def _checkpoint(self) -> None:
-        """Begins a checkpoint of this instant, once the one before is published."""
+    def _checkpoint(self, metrics: dict[str, float] | None = None) -> None:
+        """Begins a checkpoint of this instant, once the one before is published.
+
+        Args:
+            metrics: what was measured at this instant, where something was.
+        """
         self.saver.finish()
         self.position.generation += 1
         write = self.stage.snapshot(self.position.generation)
-        self.saver.begin(write, self._publication() if self.world.is_first else None)
+        self.saver.begin(write, self._publication(metrics or {}) if self.world.is_first else None)
+        self.world.pulse.restart()
 
-    def _publication(self) -> Callable[[], None]:
+    def _publication(self, metrics: dict[str, float]) -> Callable[[], None]:
         """What rank 0 does when all maps are durable; holds a copy of weights and optimiser."""
         at, trainable = self.position, self.trainable
         checkpoint = Checkpoint(
@@ -309,7 +319,27 @@ class Loop:
             host_copy(trainable.optimizer.state_dict()),
             asdict(at) | {"scaler": trainable.scaler.state_dict()},
             at.generation,
+            self.checkpoints.keep_best,
+            self._score(metrics),
         )
         # The generation makes the name unique: a published checkpoint is never overwritten.
         folder, name = self.run_dir / "checkpoints", f"step-{at.step:08d}-g{at.generation:06d}"
-        return lambda: save_checkpoint(folder, name, checkpoint, self.checkpoints.keep)
+
+        def publish() -> None:
+            if self.tracker is not None:
+                self.tracker.flush()  # what is logged before a checkpoint is never logged again
+            save_checkpoint(folder, name, checkpoint, self.checkpoints.keep)
+
+        return publish
+
+    def _score(self, metrics: dict[str, float]) -> float | None:
+        """The metric of checkpoint.keep_best, None where it was not measured."""
+        name = self.checkpoints.keep_best
+        if metrics and name and name not in metrics and not self.unmeasured_said:
+            self.unmeasured_said = True
+            measured = ", ".join(sorted(n for n in metrics if not n.startswith("per_class/")))
+            self.reporter.say(
+                f"checkpoint.keep_best {name} was not measured in this epoch, only {measured}"
+            )
+        score = metrics.get(name, math.nan)
+        return float(score) if math.isfinite(score) else None

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+LINE_EVERY_S = 60.0
+"""Longest time between plain lines while steps are made, in seconds."""
+
 
 class Reporter:
     """Progress of the optimiser steps. On other ranks than the first it is silent.
 
     Args:
         enabled: whether this rank prints.
-        log_every: steps between plain lines; a bar on a terminal moves at every step.
+        log_every: steps between plain lines, or fewer where steps are slow; a bar on a terminal
+            moves at every step.
     """
 
     def __init__(self, enabled: bool, log_every: int) -> None:
@@ -70,9 +74,13 @@ class Reporter:
             self._progress.update(
                 self._task, completed=step, description=passes.strip(), status=status
             )
-        elif self._plain and (step % self._log_every == 0 or step == self._total):
+        elif self._plain and self._due(step):
             self.say(f"{passes}step {step}/{self._total} {status.strip()}{self._eta(step)}")
             self.restart_clock()
+
+    def _due(self, step: int) -> bool:
+        late = time.monotonic() - self._since >= LINE_EVERY_S
+        return late or step % self._log_every == 0 or step == self._total
 
     def _eta(self, step: int) -> str:
         pace = (time.monotonic() - self._since) / self._steps

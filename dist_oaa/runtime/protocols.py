@@ -1,12 +1,11 @@
 """What the training loop asks of those who bring the training: a stage and its batches."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 
-if TYPE_CHECKING:
-    from dist_oaa.runtime.loop import Position
+from dist_oaa.runtime.plan import Position
 
 
 class MicroBatches(Protocol):
@@ -18,7 +17,8 @@ class MicroBatches(Protocol):
     def __len__(self) -> int: ...
 
     def split(self, parts: int) -> list["MicroBatches"]:
-        """Consecutive parts; one empty part when there are no images."""
+        """Consecutive parts; one empty part when there are no images. With `optim.exact_elastic`
+        the virtual batches of the rank, some of them empty."""
 
 
 class Stage(Protocol):
@@ -47,7 +47,7 @@ class Stage(Protocol):
     def shown(self, totals: dict[str, float]) -> dict[str, float]:
         """Values for the progress line, from the epoch's totals so far."""
 
-    def end_epoch(self, position: "Position") -> dict[str, float]:
+    def end_epoch(self, position: Position) -> dict[str, float]:
         """Measures after an epoch; the same numbers on every rank."""
 
     def snapshot(self, generation: int) -> Callable[[], None]:

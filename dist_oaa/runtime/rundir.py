@@ -6,8 +6,8 @@ from pathlib import Path
 import yaml
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.runtime.checkpoint import LATEST
-from dist_oaa.runtime.files import write_atomic
+from dist_oaa.runtime.files import disk_words, write_atomic
+from dist_oaa.runtime.latest import LATEST, UNPUBLISHED
 
 CONFIG = "config.yaml"
 CLASSES = "classes.txt"
@@ -32,6 +32,16 @@ def check_run_dir(run_dir: Path, resume: bool) -> None:
         )
 
 
+def was_cut_off(run_dir: Path) -> bool:
+    """Whether a run has begun here that never published a checkpoint: what it wrote is void.
+
+    Its store may hold maps all the same, those of the checkpoint that was on its way. Where the
+    checkpoints of a run were deleted this is not so, and its maps are kept.
+    """
+    folder = run_dir / "checkpoints"
+    return (folder / UNPUBLISHED).exists() and not (folder / LATEST).exists()
+
+
 def save_settings(run_dir: Path, config_yaml: str, class_names: Sequence[str]) -> list[str]:
     """Makes the run directory and saves the resolved settings, once nothing can refuse them.
 
@@ -49,8 +59,14 @@ def save_settings(run_dir: Path, config_yaml: str, class_names: Sequence[str]) -
         changes = _changes(run_dir / CONFIG, config_yaml)
         write_atomic(run_dir / CONFIG, config_yaml.encode())
         write_atomic(run_dir / CLASSES, "".join(f"{name}\n" for name in class_names).encode())
+        folder = run_dir / "checkpoints"
+        if not (folder / LATEST).exists():
+            folder.mkdir(exist_ok=True)
+            (folder / UNPUBLISHED).touch()
     except OSError as error:
-        raise UserError(f"run_dir {run_dir} cannot be written: {error.strerror}") from error
+        raise UserError(
+            f"run_dir {run_dir} cannot be written: {disk_words(error, run_dir)}"
+        ) from error
     return changes
 
 

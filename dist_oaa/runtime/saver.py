@@ -21,12 +21,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from enum import Enum
+from pathlib import Path
 
 import numpy as np
 
 from dist_oaa.config.errors import RunError, UserError
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.files import named_disk_errors
+from dist_oaa.runtime.faults import fault_point
+from dist_oaa.runtime.files import disk_words
+from dist_oaa.runtime.pulse import CHECKPOINT
 
 
 class State(Enum):
@@ -62,7 +65,7 @@ class Saver:
         """
         assert self.state is State.IDLE, f"a checkpoint is on its way: {self.state.value}"
         self._publish = publish or _nothing
-        self._enter(State.WRITING, write)
+        self._enter(State.WRITING, lambda: _write(write))
 
     def sum(self, numbers: Sequence[int]) -> list[int]:
         """Sums integers over the ranks, and lets the checkpoint on its way move on.
@@ -89,9 +92,10 @@ class Saver:
             as `sum` does.
         """
         start = time.monotonic()
-        while self.state is not State.IDLE:
-            wait([self._job])
-            self.sum([])
+        with self._world.pulse.doing(CHECKPOINT):
+            while self.state is not State.IDLE:
+                wait([self._job])
+                self.sum([])
         self.waited_s += time.monotonic() - start
 
     def close(self) -> None:
@@ -158,8 +162,20 @@ def open_saver(world: World) -> Iterator[Saver]:
 
 
 def _named(action: Callable[[], None]) -> None:
-    with named_disk_errors("a checkpoint"):
+    try:
         action()
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        words = disk_words(error, Path(error.filename)) if where else error.strerror or error
+        raise UserError(
+            f"a checkpoint could not be written, the last checkpoint stays in force: {where}{words}"
+        ) from error
+
+
+def _write(write: Callable[[], None]) -> None:
+    fault_point("saver.write.before")
+    write()
+    fault_point("saver.write.after")
 
 
 def _nothing() -> None:

@@ -2,17 +2,27 @@
 
 Every name in metrics.jsonl is the TensorBoard tag. A resumed run forgets what was logged after
 its checkpoint, so that no step is counted twice.
+
+A line that a full disk has refused is taken back, so that the file ends with a whole one. Event
+files are TensorBoard's own; it passes over a cut-off record at the end of one.
 """
 
+import contextlib
+import functools
 import json
 import math
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from dist_oaa.runtime.files import write_atomic
+from dist_oaa.runtime.distributed import World
+from dist_oaa.runtime.faults import fault_point
+from dist_oaa.runtime.files import named_disk_errors, write_atomic
 
 
 class Tracker:
@@ -36,16 +46,29 @@ class Tracker:
     ) -> None:
         self._stage = stage
         self._path = run_dir / "metrics.jsonl"
+        purge, again = None, []
         if resumed_step is not None:
-            self._forget_after(resumed_step, finished_epochs)
-        purge = None if resumed_step is None else resumed_step + 1
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge)
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+            again = self._forget_after(resumed_step, finished_epochs)
+            closed = any(entry.get("closes_epoch") for entry in again)
+            # An epoch that the checkpoint has not closed is measured again, at its own step: all
+            # that TensorBoard has of this step goes, and what still holds is shown anew.
+            purge, again = (resumed_step + 1, []) if closed else (max(0, resumed_step), again)
+        self._board = run_dir / "tensorboard"
+        self._hook = threading.excepthook
+        threading.excepthook = functools.partial(_without_event_threads, self._hook)
+        with named_disk_errors(self._board):
+            self._writer = SummaryWriter(str(self._board), purge_step=purge)
+            for entry in again:
+                shown = {k: v for k, v in entry.items() if k not in ("stage", "epoch", "step")}
+                self._show(shown, entry["step"])
+        with named_disk_errors(self._path):
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
-    def _forget_after(self, step: int, finished_epochs: int) -> None:
+    def _forget_after(self, step: int, finished_epochs: int) -> list[dict]:
+        """Drops the lines that are void; returns those of this stage that are of this step."""
         if not self._path.exists():
-            return
-        kept = []
+            return []
+        kept, at_step = [], []
         for line in self._path.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
@@ -56,7 +79,12 @@ class Tracker:
                 past = False
             if past or entry["stage"] != self._stage:
                 kept.append(line + "\n")
-        write_atomic(self._path, "".join(kept).encode())
+                if entry["step"] == step and entry["stage"] == self._stage:
+                    at_step.append(entry)
+        data = "".join(kept).encode()
+        with named_disk_errors(self._path, len(data)):
+            write_atomic(self._path, data)
+        return at_step
 
     def log(
         self, epoch: int, step: int, metrics: Mapping[str, float], closes_epoch: bool = False
@@ -67,29 +95,53 @@ class Tracker:
 
         A number that does not exist (NaN) is null in JSON and absent from TensorBoard. Names that
         begin with `per_class/` go to JSON alone: TensorBoard shows them as one table.
+
+        Raises:
+            UserError: when the disk is full or fails; metrics.jsonl is as it was.
         """
         entry: dict[str, object] = {"stage": self._stage, "epoch": epoch, "step": step}
         if closes_epoch:
             entry["closes_epoch"] = True
+        entry |= {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        with named_disk_errors(self._board):
+            self._show(metrics, step)
+        line = (json.dumps(entry) + "\n").encode()
+        with named_disk_errors(self._path, len(line)):
+            fault_point("tracking.line.before")
+            self._append(line)
+            fault_point("tracking.line.after")
+
+    def _show(self, metrics: Mapping[str, float | None], step: int) -> None:
+        """TensorBoard's points of a line."""
         for name, value in metrics.items():
-            exists = math.isfinite(value)
-            entry[name] = value if exists else None
+            exists = value is not None and math.isfinite(value)
             if exists and not name.startswith("per_class/"):
                 self._writer.add_scalar(name, value, step)
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+
+    def _append(self, line: bytes) -> None:
+        end = os.fstat(self._file).st_size
+        try:
+            rest = line
+            while rest:  # a disk that fills takes a part first
+                rest = rest[os.write(self._file, rest) :]
+        except OSError:
+            os.ftruncate(self._file, end)
+            raise
 
     def image(self, tag: str, image_HW3: np.ndarray, step: int) -> None:
         """Shows a uint8 RGB picture in TensorBoard."""
-        self._writer.add_image(tag, image_HW3, step, dataformats="HWC")
+        with named_disk_errors(self._board):
+            self._writer.add_image(tag, image_HW3, step, dataformats="HWC")
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         """Shows a text or a table in TensorBoard."""
-        self._writer.add_text(tag, markdown, step)
+        with named_disk_errors(self._board):
+            self._writer.add_text(tag, markdown, step)
 
     def charts(self, layout: Mapping[str, Mapping[str, list]]) -> None:
         """Arranges TensorBoard's custom scalars: {category: {title: ["Multiline", tags]}}."""
-        self._writer.add_custom_scalars(layout)
+        with named_disk_errors(self._board):
+            self._writer.add_custom_scalars(layout)
 
     def hparams(self, settings: Mapping[str, object], metrics: Mapping[str, float]) -> None:
         """Enters the run in TensorBoard's comparison of hyperparameters."""
@@ -97,13 +149,62 @@ class Tracker:
             k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()
         }
         finite = {f"hparam/{k}": v for k, v in metrics.items() if math.isfinite(v)}
-        self._writer.add_hparams(flat, finite, run_name=".")
+        with named_disk_errors(self._board):
+            self._writer.add_hparams(flat, finite, run_name=".")
 
     def flush(self) -> None:
-        """Makes everything logged so far visible to readers."""
-        self._writer.flush()
+        """Makes everything logged so far visible to readers.
+
+        Raises:
+            UserError: when the disk is full or fails.
+        """
+        with named_disk_errors(self._board):
+            self._writer.flush()
 
     def close(self) -> None:
-        """Ends the event file."""
-        self._writer.close()
-        self._file.close()
+        """Ends the event file; what the disk refuses now has been flushed, or said, before."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        os.close(self._file)
+        threading.excepthook = self._hook
+
+
+def open_tracker(
+    world: World,
+    stack: contextlib.ExitStack,
+    charts: Mapping[str, Mapping[str, list]],
+    run_dir: Path,
+    stage: str,
+    step: int,
+    epochs: int,
+) -> Tracker | None:
+    """The tracker of a run on rank 0, None on others; the stack closes it.
+
+    Also at a run's beginning it goes on from a step: what an attempt without a checkpoint has
+    logged is void.
+
+    Raises:
+        UserError: on all ranks, when the disk is full or fails.
+    """
+
+    def opened() -> Tracker | None:
+        if not world.is_first:
+            return None
+        tracker = stack.enter_context(contextlib.closing(Tracker(run_dir, stage, step, epochs)))
+        tracker.charts(charts)
+        return tracker
+
+    return world.agree(opened)
+
+
+def _without_event_threads(hook: Callable[[Any], object], failed: Any) -> None:
+    """Lets the thread of an event file die of a full disk without a traceback.
+
+    It keeps its error and raises it at the next call: that is where it is said, in a sentence.
+    """
+    ours = type(failed.thread).__name__ == "_AsyncWriterThread"
+    if not (ours and isinstance(failed.exc_value, OSError)):
+        hook(failed)

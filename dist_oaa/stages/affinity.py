@@ -23,11 +23,16 @@ from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.data.sources import open_image_set
 from dist_oaa.models.affinity_net import AffinityNet, build_affinity_net
 from dist_oaa.runtime.distributed import World, open_world
-from dist_oaa.runtime.loop import Loop, Plan, Position, Trainable
+from dist_oaa.runtime.exact_step import repeatable
+from dist_oaa.runtime.loop import Loop
+from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.pulse import STARTING
 from dist_oaa.runtime.rundir import check_run_dir, save_settings
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
-from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.runtime.tracking import Tracker, open_tracker
+from dist_oaa.runtime.trainable import Trainable
+from dist_oaa.stages.going_on import going_on
 from dist_oaa.stages.learned_affinity import LearnedAffinity
 from dist_oaa.stages.pairing.pictures import draw_boundaries
 from dist_oaa.stages.pairing.report import CHARTS, Origin, announce, conclude
@@ -42,8 +47,12 @@ from dist_oaa.store.ownership import assign_shards
 def main(prog: str, argv: list[str]) -> int:
     """Runs the stage; returns the exit code."""
     config = parse_config(AffinityConfig, prog, argv)
-    with open_world(config.runtime) as world, stop_on_signals() as stop:
-        affinity(config, world, stop)
+    with (
+        open_world(config.runtime) as world,
+        repeatable(config.optim, config.runtime, world),
+        stop_on_signals() as stop,
+    ):
+        affinity(going_on(config, world), world, stop)
     return 0
 
 
@@ -79,7 +88,8 @@ def prepare(config: AffinityConfig, world: World) -> Prepared:
     network, weights = world.agree(lambda: build_network(config))
     trainable = world.agree(lambda: make_trainable(network, config.optim, world))
     ids = [sample.id for sample in image_set.samples]
-    order = EpochOrder(assign_shards(ids, settings.shards), settings.shards, config.seed)
+    shards, groups = settings.shards, config.optim.groups
+    order = EpochOrder(assign_shards(ids, shards), shards, config.seed, groups)
     position = Position()
     if config.resume:
         _, position = world.agree(lambda: restore(trainable, run_dir))
@@ -163,16 +173,13 @@ def affinity(config: AffinityConfig, world: World, stop: StopFlag) -> dict[str, 
         UserError, RunError, Interrupted: see config/errors.py; the same on every rank.
     """
     reporter = Reporter(world.is_first, config.runtime.log_every)
-    ready = prepare(config, world)
+    with world.pulse.doing(STARTING):
+        ready = prepare(config, world)
     run_dir, position = Path(config.run_dir), ready.position
     announce(reporter, config, world, ready.image_set, ready.origin, ready.changes, position)
     with ExitStack() as stack:
-        tracker = None
-        if world.is_first:
-            # Also at the beginning: what an attempt without a checkpoint has logged is void.
-            tracker = Tracker(run_dir, "affinity", position.step, position.epoch)
-            tracker.charts(CHARTS)
-            stack.enter_context(closing(tracker))
+        place = run_dir, "affinity", position.step, position.epoch
+        tracker = open_tracker(world, stack, CHARTS, *place)
         loader = open_loader(config, world, ready)
         stack.enter_context(closing(loader))
 
@@ -196,7 +203,8 @@ def affinity(config: AffinityConfig, world: World, stop: StopFlag) -> dict[str, 
             position=position,
         )
         metrics = loop.run()
-        conclude(reporter, config, ready.image_set, ready.origin, position, metrics, tracker)
+        about = ready.image_set, ready.origin, position, metrics, tracker
+        world.agree(lambda: conclude(reporter, config, *about))
     return metrics
 
 
@@ -212,6 +220,7 @@ def open_loader(config: AffinityConfig, world: World, ready: Prepared) -> BatchL
         network.multiple,
         config.seed,
         pin=world.device.type == "cuda",
+        pulse=world.pulse,
         images=images,
         collate=CollateCells(ready.image_set, stride),
     )

@@ -15,8 +15,8 @@ from dist_oaa.config.model import OptimConfig
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.data.sources import open_image_set
 from dist_oaa.evaluation.pictures import save_png
-from dist_oaa.runtime.checkpoint import LATEST
 from dist_oaa.runtime.distributed import World, open_world
+from dist_oaa.runtime.latest import LATEST
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import CLASSES, save_settings
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals

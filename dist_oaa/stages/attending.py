@@ -34,7 +34,7 @@ from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import sync_folder
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.signals import StopFlag
-from dist_oaa.stages.tally import ImageMaps, MapTally, Measurement, measured_images, unit
+from dist_oaa.stages.tally import ImageMaps, MapTally, Measurement, drawn_images, unit
 from dist_oaa.stages.training import autocast
 from dist_oaa.store.interchange import write_tables
 from dist_oaa.store.mapfile import quantise, write_map
@@ -77,8 +77,7 @@ class Attender:
         if self.optim.precision == "fp16" and self.world.device.type == "cpu":
             raise UserError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
         self._tally = MapTally(self.evaluate, self.data.root, self.image_set)
-        count = self.evaluate.gallery
-        self._gallery = set(measured_images(self.image_set, count).tolist()) if count else set()
+        self._gallery = set(drawn_images(self.image_set, self.evaluate).tolist())
         self._rows: list[tuple] = []
         self._pictures: list[ImageMaps] = []
 

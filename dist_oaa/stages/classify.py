@@ -23,16 +23,21 @@ from dist_oaa.data.sources import open_image_set
 from dist_oaa.models.classifier import build_classifier
 from dist_oaa.models.weights import WeightsReport
 from dist_oaa.runtime.distributed import World, open_world
-from dist_oaa.runtime.loop import Loop, Plan, Position, Trainable
+from dist_oaa.runtime.exact_step import repeatable
+from dist_oaa.runtime.loop import Loop
+from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
-from dist_oaa.runtime.rundir import check_run_dir, save_settings
+from dist_oaa.runtime.pulse import STARTING
+from dist_oaa.runtime.rundir import check_run_dir, save_settings, was_cut_off
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
-from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.runtime.tracking import open_tracker
+from dist_oaa.runtime.trainable import Trainable
 from dist_oaa.stages.classifying.epoch_end import EpochEnd
 from dist_oaa.stages.classifying.measure import Measurer
 from dist_oaa.stages.classifying.report import announce, charts, conclude
 from dist_oaa.stages.classifying.stage import ClassifyStage
-from dist_oaa.stages.tally import gallery_images
+from dist_oaa.stages.going_on import going_on
+from dist_oaa.stages.tally import drawn_images
 from dist_oaa.stages.training import in_name_order, make_trainable, restore
 from dist_oaa.store.facade import StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
@@ -41,8 +46,12 @@ from dist_oaa.store.manifest import Manifest
 def main(prog: str, argv: list[str]) -> int:
     """Runs the stage; returns the exit code."""
     config = parse_config(ClassifyConfig, prog, argv)
-    with open_world(config.runtime) as world, stop_on_signals() as stop:
-        classify(config, world, stop)
+    with (
+        open_world(config.runtime) as world,
+        repeatable(config.optim, config.runtime, world),
+        stop_on_signals() as stop,
+    ):
+        classify(going_on(config, world), world, stop)
     return 0
 
 
@@ -80,7 +89,7 @@ def prepare(config: ClassifyConfig, world: World) -> Prepared:
         lambda: {kind: manifest_of(image_set, config, rule.fusion) for kind, rule in rules.items()}
     )
     world.agree(lambda: check_plan(config, plan, world))
-    gallery = gallery_images(image_set, config.evaluate.gallery)
+    gallery = world.agree(lambda: drawn_images(image_set, config.evaluate))
     measurer = world.agree(lambda: Measurer(config, world, image_set, gallery))
     model, weights = world.agree(
         lambda: build_classifier(config.model, len(image_set.class_names), config.seed)
@@ -89,7 +98,9 @@ def prepare(config: ClassifyConfig, world: World) -> Prepared:
     world.only_first(lambda: check_run_dir(run_dir, config.resume))
     manifests = world.only_first(
         lambda: {
-            kind: prepare_store(store_folder(run_dir, kind), manifest, config.resume)
+            kind: prepare_store(
+                store_folder(run_dir, kind), manifest, config.resume, was_cut_off(run_dir)
+            )
             for kind, manifest in manifests.items()
         }
     )
@@ -122,22 +133,21 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
     Raises:
         UserError, RunError, Interrupted: see config/errors.py; the same on every rank.
     """
-    ready = prepare(config, world)
+    with world.pulse.doing(STARTING):
+        ready = prepare(config, world)
     run_dir, position = Path(config.run_dir), ready.position
     reporter = Reporter(world.is_first, config.runtime.log_every)
     with ExitStack() as stack:
         accumulators = world.agree(lambda: open_accumulators(config, world, ready, stack))
-        tracker = None
-        if world.is_first:
-            # Also at the beginning: what an attempt without a checkpoint has logged is void.
-            tracker = Tracker(run_dir, "classify", position.step, position.epoch)
-            tracker.charts(charts(config))
-            stack.enter_context(closing(tracker))
+        place = run_dir, "classify", position.step, position.epoch
+        tracker = open_tracker(world, stack, charts(config), *place)
         pin, stride = world.device.type == "cuda", ready.trainable.model.trunk.stride
-        loader = BatchLoader(ready.image_set, config.data, stride, config.seed, pin)
+        loader = BatchLoader(
+            ready.image_set, config.data, stride, config.seed, pin, pulse=world.pulse
+        )
         stack.enter_context(closing(loader))
         manifest = next(iter(ready.manifests.values()))
-        order = EpochOrder(manifest.shard_N, manifest.shards, config.seed)
+        order = EpochOrder(manifest.shard_N, manifest.shards, config.seed, config.optim.groups)
         epoch_end = EpochEnd(config, world, ready.image_set, ready.plan, ready.measurer, tracker)
         stage = ClassifyStage(
             config,
@@ -167,7 +177,8 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
             position=position,
         )
         metrics = loop.run()
-        conclude(reporter, config, ready.image_set, position, metrics, tracker)
+        about = ready.image_set, position, metrics, tracker
+        world.agree(lambda: conclude(reporter, config, *about))
     return metrics
 
 
@@ -266,7 +277,15 @@ def open_accumulators(
     accumulators = {}
     for kind, manifest in ready.manifests.items():
         folder = store_folder(Path(config.run_dir), kind)
-        place = (folder, manifest, world.rank, world.size, ready.generation, config.store.local_dir)
-        store = stack.enter_context(closing(StoreWriter(*place)))
+        writer = StoreWriter(
+            folder,
+            manifest,
+            world.rank,
+            world.size,
+            ready.generation,
+            config.store.local_dir,
+            config.optim.groups,
+        )
+        store = stack.enter_context(closing(writer))
         accumulators[kind] = AttentionAccumulator(store, world.device)
     return accumulators

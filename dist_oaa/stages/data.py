@@ -1,4 +1,4 @@
-"""`oaa data check|demo|voc2012`: look at, generate or download a data set."""
+"""`oaa data check|demo|voc2012|export`: look at, generate, download or hand on a data set."""
 
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.load import choose_command, parse_config, run_function
@@ -7,7 +7,8 @@ USAGE = """usage: oaa data COMMAND ...   (oaa data COMMAND --help lists its sett
 
   check ROOT     read every image and label and report what is wrong
   demo OUT       generate a small data set of drawn scenes, with masks
-  voc2012 OUT    lay out PASCAL VOC 2012 and SBD, downloaded with --download"""
+  voc2012 OUT    lay out PASCAL VOC 2012 and SBD, downloaded with --download
+  export RUN OUT write a run's labels or maps as other programs expect them"""
 
 
 def main(prog: str, argv: list[str]) -> int:
@@ -48,4 +49,11 @@ def voc2012(prog: str, argv: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"check": check, "demo": demo, "voc2012": voc2012}
+def export(prog: str, argv: list[str]) -> int:
+    """`oaa data export RUN OUT`: a run's labels or maps in the layout of another program."""
+    from dist_oaa.stages.exchanging.data import export_data
+
+    return run_function(export_data, prog, argv)
+
+
+COMMANDS = {"check": check, "demo": demo, "voc2012": voc2012, "export": export}

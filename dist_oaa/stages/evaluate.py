@@ -12,9 +12,15 @@ import torch
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.evaluate import EvaluationConfig
+from dist_oaa.config.extras import check_extras
 from dist_oaa.config.load import dump_config, parse_config
 from dist_oaa.data.sample import ImageSet
-from dist_oaa.runtime.distributed import World, open_world, threads_per_rank
+from dist_oaa.runtime.distributed import (
+    World,
+    arithmetic_threads,
+    open_world,
+    threads_per_rank,
+)
 from dist_oaa.runtime.files import sync_folder, write_atomic
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import save_settings
@@ -70,6 +76,7 @@ def evaluate(config: EvaluationConfig, world: World, stop: StopFlag) -> dict[str
     Raises:
         UserError, RunError, Interrupted: see config/errors.py; the same on every rank.
     """
+    world.agree(lambda: check_extras({"crf": config.crf}))
     world.only_first(lambda: check_folders(config))
     folder = world.agree(lambda: predictions_folder(config))
     trained = None
@@ -117,7 +124,8 @@ def build_evaluator(
     if trained is not None:
         if world.device.type == "cpu" and processes and not config.runtime.threads:
             # More threads than cores would wait for each other in turn.
-            torch.set_num_threads(max(1, threads_per_rank() - processes))
+            left = threads_per_rank() - processes
+            torch.set_num_threads(max(1, min(arithmetic_threads(), left)))
         scorer = build_scorer(config, trained, world)
         segmenter = NetworkSegmenter(image_set, config.data, scorer, config.crf, kept)
     measurer = Measurer(

@@ -21,7 +21,7 @@ from dist_oaa.config.errors import RunError, UserError
 from dist_oaa.config.export import SUFFIXES, ExportConfig
 from dist_oaa.config.load import parse_config
 from dist_oaa.config.words import split_words
-from dist_oaa.runtime.distributed import threads_per_rank
+from dist_oaa.runtime.distributed import arithmetic_threads
 from dist_oaa.runtime.files import sync_folder
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.stages.exporting.deployed import DeployedSegmenter
@@ -43,7 +43,7 @@ def main(prog: str, argv: list[str]) -> int:
         raise UserError(f"{prog} takes one {WORDS}, so what is {words[0]!r}?")
     if not config.checkpoint:
         raise UserError(f"no checkpoint is given, expected {prog} {WORDS} --out FILE")
-    torch.set_num_threads(threads_per_rank())
+    torch.set_num_threads(arithmetic_threads())
     export(config, Reporter(True, 1))
     return 0
 

@@ -24,11 +24,16 @@ from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.data.sources import open_image_set
 from dist_oaa.models.classifier import OnlineCAMClassifier, build_classifier
 from dist_oaa.runtime.distributed import World, open_world
-from dist_oaa.runtime.loop import Loop, Plan, Position, Trainable
+from dist_oaa.runtime.exact_step import repeatable
+from dist_oaa.runtime.loop import Loop
+from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.pulse import STARTING
 from dist_oaa.runtime.rundir import check_run_dir, save_settings
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
-from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.runtime.tracking import open_tracker
+from dist_oaa.runtime.trainable import Trainable
+from dist_oaa.stages.going_on import going_on
 from dist_oaa.stages.integrating.epoch_end import IntegralEnd
 from dist_oaa.stages.integrating.report import CHARTS, Origin, announce, conclude
 from dist_oaa.stages.integrating.stage import IntegralStage
@@ -42,8 +47,12 @@ from dist_oaa.store.ownership import assign_shards
 def main(prog: str, argv: list[str]) -> int:
     """Runs the stage; returns the exit code."""
     config = parse_config(IntegralConfig, prog, argv)
-    with open_world(config.runtime) as world, stop_on_signals() as stop:
-        integral(config, world, stop)
+    with (
+        open_world(config.runtime) as world,
+        repeatable(config.optim, config.runtime, world),
+        stop_on_signals() as stop,
+    ):
+        integral(going_on(config, world), world, stop)
     return 0
 
 
@@ -84,9 +93,8 @@ def prepare(config: IntegralConfig, world: World, stop: StopFlag, reporter: Repo
         lambda: IntegralEnd(config, world, image_set, source, plan, model, stop, reporter)
     )
     ids = [sample.id for sample in image_set.samples]
-    order = EpochOrder(
-        assign_shards(ids, config.integral.shards), config.integral.shards, config.seed
-    )
+    shards, groups = config.integral.shards, config.optim.groups
+    order = EpochOrder(assign_shards(ids, shards), shards, config.seed, groups)
     targets = world.agree(lambda: load_targets(world, image_set, source, order))
     position = Position()
     if config.resume:
@@ -191,7 +199,7 @@ def load_targets(
     Raises:
         UserError: when a map is damaged.
     """
-    mine_N = order.shard_N % world.size == world.rank
+    mine_N = order.owner_N(world.size) == world.rank
     samples = image_set.samples
     index = {sample.id: n for n, sample in enumerate(samples) if mine_N[n]}
     classes = [sample.classes for sample in samples]
@@ -211,17 +219,17 @@ def integral(config: IntegralConfig, world: World, stop: StopFlag) -> dict[str, 
         UserError, RunError, Interrupted: see config/errors.py; the same on every rank.
     """
     reporter = Reporter(world.is_first, config.runtime.log_every)
-    ready = prepare(config, world, stop, reporter)
+    with world.pulse.doing(STARTING):
+        ready = prepare(config, world, stop, reporter)
     run_dir, position, end = Path(config.run_dir), ready.position, ready.end
     announce(reporter, config, world, ready.image_set, ready.origin, ready.changes, position)
     with ExitStack() as stack:
-        if world.is_first:
-            # Also at the beginning: what an attempt without a checkpoint has logged is void.
-            end.tracker = Tracker(run_dir, "integral", position.step, position.epoch)
-            end.tracker.charts(CHARTS)
-            stack.enter_context(closing(end.tracker))
+        place = run_dir, "integral", position.step, position.epoch
+        end.tracker = open_tracker(world, stack, CHARTS, *place)
         pin, stride = world.device.type == "cuda", ready.trainable.model.trunk.stride
-        end.loader = BatchLoader(ready.image_set, config.data, stride, config.seed, pin)
+        end.loader = BatchLoader(
+            ready.image_set, config.data, stride, config.seed, pin, pulse=world.pulse
+        )
         stack.enter_context(closing(end.loader))
         stage = IntegralStage(
             config, world, ready.trainable, end.loader, ready.order, ready.targets, end
@@ -242,5 +250,6 @@ def integral(config: IntegralConfig, world: World, stop: StopFlag) -> dict[str, 
             save_before_end=True,
         )
         metrics = loop.run() or end.make_up(position)
-        conclude(reporter, config, ready.image_set, ready.origin, position, metrics, end.tracker)
+        about = ready.image_set, ready.origin, position, metrics, end.tracker
+        world.agree(lambda: conclude(reporter, config, *about))
     return metrics

@@ -13,9 +13,9 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.config.load import dump_config, parse_config
 from dist_oaa.config.localize import LocalizeConfig
 from dist_oaa.evaluation.localization import Thresholds, threshold_grid
-from dist_oaa.runtime.checkpoint import LATEST
 from dist_oaa.runtime.distributed import World, open_world
 from dist_oaa.runtime.files import write_atomic
+from dist_oaa.runtime.latest import LATEST
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import save_settings
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals

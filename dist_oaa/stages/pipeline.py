@@ -10,6 +10,7 @@ import shlex
 from pathlib import Path
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.extras import absent
 from dist_oaa.config.load import dotted_keys, parse_config
 from dist_oaa.config.pipeline import PipelineConfig
 from dist_oaa.runtime.files import write_atomic
@@ -22,7 +23,6 @@ from dist_oaa.stages.launching.records import PIPELINE, can_resume, finished_rec
 from dist_oaa.stages.launching.trees import read_tree
 from dist_oaa.stages.pipelining.planning import plan_pipeline, split_arguments
 from dist_oaa.stages.pipelining.results import print_results
-from dist_oaa.stages.report import write_report
 
 
 def main(prog: str, argv: list[str]) -> int:
@@ -89,8 +89,23 @@ def run_pipeline(
                 progress.say(f"{run.name} failed: {outcome.failed[run.identity]}")
         print_results(progress, runs)
         if not outcome.failed:
-            progress.say(f"report: {write_report(out)}")
+            show_page(progress, out)
     return 1 if outcome.failed else 0
+
+
+def show_page(progress: Progress, out: Path) -> None:
+    """Writes the report page; the stages are worth as much where its packages are missing.
+
+    Raises:
+        UserError: when it cannot be written.
+    """
+    if missing := absent("the report page", "jinja2", "matplotlib"):
+        progress.say(f"{missing}, then oaa report {out}")
+    else:
+        # It brings torch along, and this process stays small beside the runs.
+        from dist_oaa.stages.report import write_report
+
+        progress.say(f"report: {write_report(out)}")
 
 
 def make(

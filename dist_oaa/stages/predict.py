@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.extras import check_extras
 from dist_oaa.config.load import parse_config
 from dist_oaa.config.predict import AS_TRAINED, PredictConfig
 from dist_oaa.config.words import split_words
@@ -70,6 +71,7 @@ def predict(config: PredictConfig, world: World, stop: StopFlag) -> Report | Box
     """
     if world.agree(lambda: is_classifier(Path(config.checkpoint))):
         return predict_boxes(config, world, stop)
+    world.agree(lambda: check_extras({"crf": config.crf}))
     out = Path(config.out).resolve()
     folder = working_folder(out)
     world.only_first(lambda: check_out(out, config))

@@ -9,6 +9,7 @@ import dataclasses
 from pathlib import Path
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.extras import check_extras
 from dist_oaa.config.load import dump_config, parse_config
 from dist_oaa.config.pseudo_label import PseudoLabelConfig
 from dist_oaa.data.sample import ImageSet
@@ -67,6 +68,7 @@ def pseudo_label(config: PseudoLabelConfig, world: World, stop: StopFlag) -> dic
     run_dir = Path(config.run_dir)
     output = OutputFolder(run_dir, "labels")
     world.only_first(output.check_new)
+    world.agree(lambda: check_extras({"labels.refine": config.labels.refine}))
     source = world.agree(lambda: open_maps(config.maps))
     image_set = world.agree(lambda: images_of(config, source))
     saliency_dir = world.agree(lambda: saliency_folder(config))

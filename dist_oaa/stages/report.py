@@ -3,9 +3,8 @@
 from importlib import resources
 from pathlib import Path
 
-import jinja2
-
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.extras import need
 from dist_oaa.config.load import run_function
 from dist_oaa.runtime.files import write_atomic
 from dist_oaa.stages.page.contents import gather
@@ -32,8 +31,10 @@ def write_report(folder: Path) -> Path:
     """Writes the page; returns where it lies.
 
     Raises:
-        UserError: when the folder is no run, or cannot be written.
+        UserError: when the folder is no run, cannot be written, or a package is missing.
     """
+    jinja2 = need("jinja2", "the report page")
+    need("matplotlib", "the report page")
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder, expected a run directory or that of a pipeline")
     template = resources.files("dist_oaa.stages.page").joinpath("template.html").read_text("utf-8")

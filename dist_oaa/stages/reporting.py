@@ -6,7 +6,7 @@ from typing import Any
 from dist_oaa.config.run import EvaluateConfig
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.evaluation.table import quality_table
-from dist_oaa.runtime.loop import Position
+from dist_oaa.runtime.plan import Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.tally import Measurement

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.extras import absent
 from dist_oaa.config.load import parse_config
 from dist_oaa.config.reproduce import ReproduceConfig
 from dist_oaa.runtime.files import write_atomic
@@ -145,14 +146,15 @@ def publish(result: TableResult, out: Path, typed: str, progress: Progress) -> N
     """
     name = result.table.name
     try:
-        drawn = draw(result, out / f"{name}.png")
+        missing = absent("the picture", "matplotlib") if result.table.plot else ""
+        drawn = not missing and draw(result, out / f"{name}.png")
         text = markdown(result, typed, f"{name}.png" if drawn else "")
         write_atomic(out / f"{name}.md", text.encode())
         write_atomic(out / f"{name}.csv", csv_text(result).encode())
     except OSError as error:
         raise UserError(f"{out / name}.* cannot be written: {error.strerror or error}") from error
     progress.console.print(rich_table(result))
-    for note in footnotes(result):
+    for note in [*footnotes(result), *([missing] if missing else [])]:
         progress.say(note)
     written = [f"{name}.md", f"{name}.csv", *([f"{name}.png"] if drawn else [])]
     progress.say(f"written: {', '.join(str(out / file) for file in written)}")

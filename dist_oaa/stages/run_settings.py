@@ -14,7 +14,8 @@ import torch
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.yaml_text import load_yaml
-from dist_oaa.runtime.checkpoint import LATEST, Checkpoint, load_checkpoint
+from dist_oaa.runtime.checkpoint import Checkpoint, load_checkpoint
+from dist_oaa.runtime.latest import LATEST
 from dist_oaa.runtime.rundir import CLASSES, CONFIG
 
 Settings = TypeVar("Settings")
@@ -26,6 +27,11 @@ SUPERVISION = "supervision.json"
 """What a training on label images leaves about them, for those who use its network."""
 
 
+def run_of(checkpoint: Path) -> Path:
+    """The run directory of RUN, or of one of its checkpoints, RUN/checkpoints/NAME."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
+
+
 def read_settings(run_dir: Path, commands: str) -> dict[str, Any]:
     """The mapping in config.yaml.
 
@@ -35,6 +41,7 @@ def read_settings(run_dir: Path, commands: str) -> dict[str, Any]:
     Raises:
         UserError: when there is none, or it is no mapping.
     """
+    run_dir = run_of(run_dir)
     if not (run_dir / CONFIG).exists():
         raise UserError(
             f"{run_dir} is no run directory: it has no {CONFIG}, expected the folder of a run of "
@@ -112,6 +119,7 @@ def read_classes(run_dir: Path) -> tuple[str, ...]:
     Raises:
         UserError: when there are none.
     """
+    run_dir = run_of(run_dir)
     try:
         lines = (run_dir / CLASSES).read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
@@ -126,23 +134,32 @@ def read_classes(run_dir: Path) -> tuple[str, ...]:
 
 
 def published_checkpoint(run_dir: Path) -> Checkpoint:
-    """The newest complete checkpoint.
+    """The newest complete checkpoint of a run, or the one that is named.
+
+    Args:
+        run_dir: RUN, RUN/checkpoints/best, or RUN/checkpoints/NAME.
 
     Raises:
         UserError: when there is none, or it is damaged.
     """
-    if not (run_dir / "checkpoints" / LATEST).exists():
+    run, name = run_of(run_dir), run_dir.name
+    folder = run / "checkpoints"
+    if run != run_dir:
+        if name != "best" and not (folder / name).is_dir():
+            raise UserError(f"{run_dir} is no checkpoint, expected a folder in {folder}, or best")
+        return load_checkpoint(folder, name)
+    if not (folder / LATEST).exists():
         raise UserError(
             f"{run_dir} holds no complete checkpoint, expected the folder of a run that has "
             "written one"
         )
-    return load_checkpoint(run_dir / "checkpoints")
+    return load_checkpoint(folder)
 
 
 def read_supervision(run_dir: Path) -> tuple[str, ...]:
     """The audit lines of a run's network; none where the run left none."""
     try:
-        record = json.loads((run_dir / SUPERVISION).read_text(encoding="utf-8"))
+        record = json.loads((run_of(run_dir) / SUPERVISION).read_text(encoding="utf-8"))
         return tuple(str(line) for line in record["supervision"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ()

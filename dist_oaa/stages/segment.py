@@ -16,15 +16,20 @@ from dist_oaa.data.label_images import LabelledCollate, LabelledImages
 from dist_oaa.data.loader import BatchLoader
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.data.sampler import EpochOrder
-from dist_oaa.data.sources import open_image_set
+from dist_oaa.data.sources import layout_of, open_image_set
 from dist_oaa.models.segmentation.build import build_segmenter
 from dist_oaa.models.segmentation.network import SegmentationNetwork
 from dist_oaa.runtime.distributed import World, open_world
-from dist_oaa.runtime.loop import Loop, Plan, Position, Trainable
+from dist_oaa.runtime.exact_step import repeatable
+from dist_oaa.runtime.loop import Loop
+from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.pulse import STARTING
 from dist_oaa.runtime.rundir import check_run_dir, save_settings
 from dist_oaa.runtime.signals import StopFlag, stop_on_signals
-from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.runtime.tracking import open_tracker
+from dist_oaa.runtime.trainable import Trainable
+from dist_oaa.stages.going_on import going_on
 from dist_oaa.stages.run_settings import difference
 from dist_oaa.stages.segmenting.epoch_end import Validation
 from dist_oaa.stages.segmenting.labels import Training, choose_training
@@ -44,8 +49,12 @@ from dist_oaa.store.ownership import assign_shards
 def main(prog: str, argv: list[str]) -> int:
     """Runs the stage; returns the exit code."""
     config = parse_config(SegmentConfig, prog, argv)
-    with open_world(config.runtime) as world, stop_on_signals() as stop:
-        segment(config, world, stop)
+    with (
+        open_world(config.runtime) as world,
+        repeatable(config.optim, config.runtime, world),
+        stop_on_signals() as stop,
+    ):
+        segment(going_on(config, world), world, stop)
     return 0
 
 
@@ -83,7 +92,7 @@ def prepare(config: SegmentConfig, world: World) -> Prepared:
     validation = Validation(config, world, measured, image_set, plan, network)
     shards = config.segment.shards
     ids = [sample.id for sample in training.samples]
-    order = EpochOrder(assign_shards(ids, shards), shards, config.seed)
+    order = EpochOrder(assign_shards(ids, shards), shards, config.seed, config.optim.groups)
     images = LabelledImages(training.samples, config.data, len(image_set.class_names), config.seed)
     position = Position()
     if config.resume:
@@ -133,10 +142,8 @@ def validation_images(
             trained on.
     """
     split = config.evaluate.split
-    if not split or config.data.layout in ("table", "folder") or config.data.table:
-        return None
-    if not (image_set.root / "JPEGImages").is_dir():
-        return None
+    if not split or layout_of(config.data) not in ("voc", "coco"):
+        return None  # other layouts have no masks
     try:
         found = open_image_set(dataclasses.replace(config.data, split=split, limit=0))
     except UserError as error:
@@ -176,16 +183,14 @@ def segment(config: SegmentConfig, world: World, stop: StopFlag) -> dict[str, fl
         UserError, RunError, Interrupted: see config/errors.py; the same on every rank.
     """
     reporter = Reporter(world.is_first, config.runtime.log_every)
-    ready = prepare(config, world)
+    with world.pulse.doing(STARTING):
+        ready = prepare(config, world)
     run_dir, position, validation = Path(config.run_dir), ready.position, ready.validation
     measured, origin = validation.image_set, ready.origin
     announce(reporter, config, world, origin, measured, ready.changes, position)
     with ExitStack() as stack:
-        if world.is_first:
-            # Also at the beginning: what an attempt without a checkpoint has logged is void.
-            validation.tracker = Tracker(run_dir, "segment", position.step, position.epoch)
-            validation.tracker.charts(CHARTS)
-            stack.enter_context(closing(validation.tracker))
+        place = run_dir, "segment", position.step, position.epoch
+        validation.tracker = open_tracker(world, stack, CHARTS, *place)
         if not config.resume:
             world.only_first(lambda: draw_inputs(config, ready.images, validation.tracker))
         stage = SegmentStage(
@@ -213,11 +218,8 @@ def segment(config: SegmentConfig, world: World, stop: StopFlag) -> dict[str, fl
             save_before_end=True,
         )
         metrics = loop.run()
-        names = ready.image_set.class_names
-        conclude(
-            reporter, config, origin, names, position, metrics, validation.result,
-            validation.tracker,
-        )  # fmt: skip
+        about = ready.image_set.class_names, position, metrics, validation.result
+        world.agree(lambda: conclude(reporter, config, origin, *about, validation.tracker))
     return metrics
 
 
@@ -229,6 +231,7 @@ def open_loader(config: SegmentConfig, ready: Prepared, world: World) -> BatchLo
         ready.trainable.model.stride,
         config.seed,
         pin=world.device.type == "cuda",
+        pulse=world.pulse,
         images=ready.images,
         collate=LabelledCollate(ready.images.samples, config.data.augment.crop),
     )

@@ -8,6 +8,7 @@ not depend on which rank counted what.
 Legend: K target classes of one image; S map cells along a side; HW the pixels of its mask.
 """
 
+import difflib
 import hashlib
 import math
 from collections.abc import Iterable
@@ -103,6 +104,25 @@ def measured_images(
 def gallery_images(image_set: ImageSet, count: int) -> np.ndarray:
     """Indices of the images that are drawn; always among the measured ones."""
     return measured_images(image_set, count) if count else np.array([], dtype=np.int64)
+
+
+def drawn_images(image_set: ImageSet, evaluate: EvaluateConfig) -> np.ndarray:
+    """Indices of the images that a training run draws: the gallery, and those it is to follow.
+
+    Raises:
+        UserError: when evaluate.follow names an image that is not there.
+    """
+    index_of = {sample.id: i for i, sample in enumerate(image_set.samples)}
+    for name in evaluate.follow:
+        if name not in index_of:
+            near = difflib.get_close_matches(name, index_of, n=1)
+            hint = f"; the nearest name is {near[0]}" if near else ""
+            raise UserError(
+                f"evaluate.follow names {name!r}, which is not among the {len(image_set)} images "
+                f"read{hint}"
+            )
+    followed = np.array([index_of[name] for name in evaluate.follow], dtype=np.int64)
+    return np.union1d(gallery_images(image_set, evaluate.gallery), followed)
 
 
 class MapTally:

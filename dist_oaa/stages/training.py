@@ -6,6 +6,8 @@ import platform
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from dist_oaa.config.errors import UserError
@@ -14,7 +16,9 @@ from dist_oaa.data.sample import ImageSet
 from dist_oaa.models.optimisation import build_optimizer
 from dist_oaa.runtime.checkpoint import Checkpoint, load_checkpoint
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position, Trainable
+from dist_oaa.runtime.exact_step import ExactStep
+from dist_oaa.runtime.plan import Position
+from dist_oaa.runtime.trainable import Trainable
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,7 +40,8 @@ def make_trainable(model: torch.nn.Module, config: OptimConfig, world: World) ->
     """Moves a network to the device and wraps it for the world.
 
     Raises:
-        UserError: when fp16 is asked for on a CPU.
+        UserError: when fp16 is asked for on a CPU, or batch norm that gathers statistics with
+            optim.exact_elastic.
     """
     if config.precision == "fp16" and world.device.type == "cpu":
         raise UserError("optim.precision is fp16, which needs a GPU; use bf16 or fp32 on a CPU")
@@ -45,7 +50,8 @@ def make_trainable(model: torch.nn.Module, config: OptimConfig, world: World) ->
         model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config)
     wrapped = torch.compile(model) if config.compile else model
-    if world.size > 1:
+    exact = make_exact(model, config, world) if config.exact_elastic else None
+    if world.size > 1 and exact is None:
         wrapped = DistributedDataParallel(
             wrapped,
             device_ids=[world.device.index] if world.device.type == "cuda" else None,
@@ -56,7 +62,26 @@ def make_trainable(model: torch.nn.Module, config: OptimConfig, world: World) ->
             find_unused_parameters=True,
         )
     scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
-    return Trainable(model, wrapped, optimizer, scaler)
+    return Trainable(model, wrapped, optimizer, scaler, exact)
+
+
+def make_exact(model: torch.nn.Module, config: OptimConfig, world: World) -> ExactStep:
+    """What takes the place of DDP with `optim.exact_elastic`.
+
+    Raises:
+        UserError: when the network has batch norm whose statistics are those of a batch.
+    """
+    for name, layer in model.train().named_modules():
+        if isinstance(layer, _BatchNorm) and layer.training:
+            raise UserError(
+                f"optim.exact_elastic is true, but the network's batch norm {name} gathers "
+                "statistics of its batch; expected model.freeze_batch_norm true (or "
+                "network.batch_norm frozen) and a head without batch norm"
+            )
+    if world.size > 1:
+        for tensor in model.state_dict().values():  # all begin as rank 0, as they do under DDP
+            dist.broadcast(tensor, 0)
+    return ExactStep(world, model, config.virtual_batches)
 
 
 def restore(trainable: Trainable, run_dir: Path) -> tuple[Checkpoint, Position]:

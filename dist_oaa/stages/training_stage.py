@@ -14,9 +14,10 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.config.model import OptimConfig
 from dist_oaa.data.loader import Batch, BatchLoader, check_bad_images
 from dist_oaa.data.sampler import EpochOrder
+from dist_oaa.data.virtual import VirtualBatches, load_virtual
 from dist_oaa.models.optimisation import learning_rate, set_learning_rate
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Trainable
+from dist_oaa.runtime.trainable import Trainable
 
 
 class TrainingConfig(Protocol):
@@ -43,12 +44,14 @@ class TrainingStage:
         self.config, self.world, self.trainable = config, world, trainable
         self.loader, self.order = loader, order
 
-    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch | VirtualBatches]:
         """This rank's batches of an epoch, from a step on."""
         self.trainable.model.train()
-        parts = self.order.batches(
-            epoch, self.config.optim.batch_size, self.world.rank, self.world.size, first_step
-        )
+        size, world = self.config.optim.batch_size, self.world
+        if self.config.optim.exact_elastic:
+            steps = self.order.virtual_batches(epoch, size, world.rank, world.size, first_step)
+            return load_virtual(self.loader, steps, epoch)
+        parts = self.order.batches(epoch, size, world.rank, world.size, first_step)
         return self.loader.load(parts, epoch)
 
     def check(self, batch: Batch) -> str | None:

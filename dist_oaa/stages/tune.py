@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dist_oaa.config.errors import Interrupted, UserError
+from dist_oaa.config.extras import absent
 from dist_oaa.config.load import dotted_keys, parse_config
 from dist_oaa.config.tune import TuneConfig
 from dist_oaa.runtime.files import named_disk_errors, write_atomic
@@ -244,7 +245,8 @@ def publish(
     out = Path(sweep.out)
     written = ["results.md", "trials.csv"]
     with named_disk_errors(f"the results in {out}"):
-        if draw(results, spaces, out / "objective.png"):
+        missing = absent("the picture", "matplotlib")
+        if not missing and draw(results, spaces, out / "objective.png"):
             written.append("objective.png")
         picture = "objective.png" if "objective.png" in written else ""
         write_atomic(out / "results.md", markdown(results, picture).encode())
@@ -258,7 +260,7 @@ def publish(
     hidden = len(points) - SHOWN_ROWS
     if hidden > 0:
         progress.say(f"and {hidden} more in results.md")
-    for line in (*audit(results), *proxies(results)):
+    for line in (*audit(results), *proxies(results), *([missing] if missing else [])):
         progress.say(line)
     for line in failures(results):
         progress.say(f"failed: {line}")

@@ -54,6 +54,7 @@ class RecordBuffer:
         flat, size = memoryview(self._bytes), layout.itemsize
         self._values = [flat[low : low + size] for low in range(0, len(flat), size)]
         self._payloads = [value[HEADER.size :] for value in self._values]
+        self._count = 0
         self.lock = threading.Lock()
         """To be held by the one shard that is using it."""
 
@@ -97,8 +98,12 @@ class RecordBuffer:
             )
         return self._finish(generation, row_N, slot_N)
 
+    def heads(self) -> np.ndarray:
+        """uint32: the checksum of each header of the chunk that was made last."""
+        return self._records_N["head_crc"][: self._count].copy()
+
     def _finish(self, generation: int, row_N: np.ndarray, slot_N: np.ndarray) -> Items:
-        count = len(row_N)
+        self._count = count = len(row_N)
         self._records_N["generation"][:count] = generation
         self._records_N["head_crc"][:count] = crc32_of_rows(self._head_NB[:count])
         return zip(keys(row_N, slot_N), self._values[:count], strict=True)

@@ -9,7 +9,6 @@ checkpoints/latest.json; its `generation` there says which maps belong to that c
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +18,22 @@ from pathlib import Path
 import numpy as np
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.runtime.faults import fault_point
+from dist_oaa.runtime.files import disk_words
+from dist_oaa.runtime.latest import Latest
 from dist_oaa.store.bulk import RecordBuffer
-from dist_oaa.store.codec import ChangedRows, Record
+from dist_oaa.store.codec import ChangedRows, Record, record_size
 from dist_oaa.store.lease import Lease, is_held
 from dist_oaa.store.manifest import MANIFEST, Manifest
 from dist_oaa.store.ownership import owned_shards
-from dist_oaa.store.shard import DATA, EmptyShardError, Shard
+from dist_oaa.store.shard import Shard
+from dist_oaa.store.survey import (
+    DATA,
+    EmptyShardError,
+    checked_stamp,
+    open_survey,
+    raise_first,
+)
 from dist_oaa.store.writeback import sent_early
 
 # Shards that are being committed at the same time.
@@ -38,11 +47,14 @@ def shard_name(index: int) -> str:
     return f"shard-{index:04d}"
 
 
-def prepare_store(folder: Path, manifest: Manifest, resume: bool) -> Manifest:
+def prepare_store(folder: Path, manifest: Manifest, resume: bool, void: bool = False) -> Manifest:
     """Makes a new store's manifest, or checks an existing one; called by one rank.
 
     A new run may take over a store that never reached a complete generation: one of a run that
     was cut off before its first checkpoint.
+
+    Args:
+        void: what the store holds was never published, also where all shards have committed it.
 
     Returns:
         the manifest on disk.
@@ -54,7 +66,7 @@ def prepare_store(folder: Path, manifest: Manifest, resume: bool) -> Manifest:
     if (folder / MANIFEST).exists():
         existing = Manifest.read(folder)
         existing.check(manifest, folder)
-        if not resume and is_complete(folder):
+        if not (resume or void) and is_complete(folder):
             raise UserError(
                 f"{folder} holds the maps of an earlier run; continue it with --resume "
                 "or choose another run_dir"
@@ -66,7 +78,7 @@ def prepare_store(folder: Path, manifest: Manifest, resume: bool) -> Manifest:
         folder.mkdir(parents=True, exist_ok=True)
         manifest.write(folder)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}") from error
+        raise UserError(f"{folder} cannot be written: {disk_words(error, folder)}") from error
     return manifest
 
 
@@ -97,6 +109,7 @@ class StoreWriter:
         local_dir: where the live environments lie instead, on a node-local disk; every commit
             then copies them to `folder`, which remains the one that counts.
         generation: the published generation to start from, 0 for a new store.
+        groups: groups of shards that are dealt to the ranks, 0 for each shard by itself.
 
     Raises:
         UserError: when another process writes one of the shards, or a shard is damaged.
@@ -110,10 +123,11 @@ class StoreWriter:
         world: int,
         generation: int,
         local_dir: str = "",
+        groups: int = 0,
     ) -> None:
         self.manifest, self._folder = manifest, folder
         self._local = Path(local_dir) / manifest.store_id if local_dir else None
-        self.owned = owned_shards(rank, world, manifest.shards)
+        self.owned = owned_shards(rank, world, manifest.shards, groups)
         rows = manifest.rows_of_shard[self.owned]
         self.offsets = dict(zip(self.owned, (np.cumsum(rows) - rows).tolist(), strict=True))
         self.rows = int(rows.sum())
@@ -142,8 +156,11 @@ class StoreWriter:
                 if (folder / DATA).exists():
                     shutil.copyfile(folder / DATA, live / DATA)
             except OSError as error:
+                with contextlib.suppress(OSError):
+                    (live / DATA).unlink()
+                needed = (folder / DATA).stat().st_size if (folder / DATA).exists() else None
                 raise UserError(
-                    f"store.local_dir: {live} cannot be written: {error.strerror}"
+                    f"store.local_dir: {live} cannot be written: {disk_words(error, live, needed)}"
                 ) from error
             folder = live
         return _open_shard(folder, self.manifest, index, generation, writable=True)
@@ -192,6 +209,7 @@ class StoreWriter:
             ) from error
 
     def _commit(self, index: int, generation: int, rows: ChangedRows) -> int:
+        fault_point("store.shard")
         shard, first = self._shards[index], self.offsets[index]
         part = slice(*np.searchsorted(rows.rows_K, [first, first + shard.rows]))
         size = shard.commit(
@@ -245,13 +263,10 @@ class StoreReader:
         Raises:
             UserError: when latest.json is damaged.
         """
-        latest = self.folder.parent / "checkpoints" / "latest.json"
-        if not latest.exists():
-            return None
         try:
-            return int(json.loads(latest.read_bytes())["generation"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{latest} is damaged: {error!r}") from error
+            return Latest.read(self.folder.parent / "checkpoints").generation
+        except FileNotFoundError:
+            return None
 
     @cached_property
     def generation(self) -> int:
@@ -262,11 +277,24 @@ class StoreReader:
         """
         if self.published is not None:
             return self.published
-        reached = []
-        for index in range(self.manifest.shards):
-            with contextlib.closing(self.shard(index, generation=0)) as shard:
-                reached.append(shard.committed)
-        return min(reached)
+        return min(self.span(index)[1] for index in range(self.manifest.shards))
+
+    def span(self, index: int) -> tuple[int, int]:
+        """The oldest and the newest generation that a shard can be opened at.
+
+        Raises:
+            EmptyShardError: when nothing was ever committed to it.
+            UserError: when it is missing, damaged, or another store's.
+        """
+        folder, manifest = self.folder / shard_name(index), self.manifest
+        rows = int(manifest.rows_of_shard[index])
+        size = record_size(manifest.map_size, np.dtype(manifest.dtype))
+        with open_survey(folder, rows, size) as survey:
+            stamp = checked_stamp(survey, folder, manifest.store_id, index)
+            raise_first(survey, folder)
+        if stamp is None:
+            raise EmptyShardError(f"shard {folder} is empty, expected a shard of a store")
+        return stamp.oldest, stamp.generation
 
     def shard(self, index: int, generation: int | None = None) -> Shard:
         """Opens a shard for reading, as of the published generation; the caller closes it.

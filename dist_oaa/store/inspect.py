@@ -1,11 +1,8 @@
 """`oaa store info` and `oaa store verify`: what a store holds, and whether all of it is intact."""
 
 import contextlib
-import faulthandler
-import multiprocessing
 import os
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.store.codec import record_size
+from dist_oaa.store.codec import DamagedRecordError, decode, record_size
 from dist_oaa.store.facade import StoreReader, shard_name
+from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.pages import DamagedFileError
+from dist_oaa.store.survey import DATA, Fault, Survey, check_reach, checked_stamp
 
 WIDTH = 80
 
@@ -82,14 +82,12 @@ def disk_size(folder: Path) -> int:
 class ShardReport:
     """What reading a whole shard found."""
 
-    generation: int = 0
-    """The newest that the shard has reached."""
+    reach: tuple[int, int] | None = None
+    """The oldest and the newest generation that it can be opened at; None where it does not say."""
     records: int = 0
     """Live records."""
-    damaged: int = 0
-    """Those of them that are damaged."""
-    problem: str = ""
-    """The first fault in a sentence; empty when there is none."""
+    faults: list[Fault] = field(default_factory=list)
+    """All that is wrong with it."""
 
 
 def verify(store: str) -> int:
@@ -102,65 +100,103 @@ def verify(store: str) -> int:
         The exit code.
 
     Raises:
-        UserError: when anything is damaged; all damaged shards are printed before.
+        UserError: when anything is damaged; everything that is has been printed before.
     """
     reader = StoreReader(Path(store))
-    manifest, generation = reader.manifest, reader.published
-    if generation is None:
-        reached = [_survive(reader, index, 0) for index in range(manifest.shards)]
-        generation = min((r.generation for r in reached if not r.problem), default=0)
-    reports = [_survive(reader, index, generation) for index in range(manifest.shards)]
-    bad = {index: report for index, report in enumerate(reports) if report.problem}
-    for index, report in bad.items():
-        share = f" {report.damaged:,} of {report.records:,} maps, first:" if report.records else ""
-        console().print(f"{shard_name(index)}:{share} {report.problem}", soft_wrap=True)
+    generation, reports = examine_all(reader)
+    bad = maps = 0
+    for index, report in enumerate(reports):
+        bad += bool(report.faults)
+        maps += sum(fault.row >= 0 for fault in report.faults)
+        for line in fault_lines(reader.manifest, index, report.faults):
+            console().print(line, soft_wrap=True)
     if bad:
         raise UserError(
-            f"{len(bad)} of the {manifest.shards} shards of {reader.folder} are damaged: "
-            "restore them from a copy, or run the stage anew"
+            f"{bad} of the {reader.manifest.shards} shards of {reader.folder} are damaged, with "
+            f"{maps:,} maps: oaa store repair {reader.folder} restores what can be restored"
         )
     console().print(
-        f"{sum(r.records for r in reports):,} maps of {manifest.pairs:,} pairs in "
-        f"{manifest.shards} shards are intact (generation {generation})"
+        f"{sum(r.records for r in reports):,} maps of {reader.manifest.pairs:,} pairs in "
+        f"{reader.manifest.shards} shards are intact (generation {generation})"
     )
     return 0
 
 
-def _survive(reader: StoreReader, index: int, generation: int) -> ShardReport:
-    """Reads a shard in a child process: LMDB ends the process on some kinds of damage."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_report, args=(sender, reader, index, generation))
-    child.start()
-    sender.close()
+def examine_all(reader: StoreReader) -> tuple[int, list[ShardReport]]:
+    """The generation that counts, and what is found of it in each shard."""
+    generation, shards = reader.published, range(reader.manifest.shards)
+    if generation is None:
+        spoken = [examine(reader, index, None).reach for index in shards]
+        generation = min((reach[1] for reach in spoken if reach), default=0)
+    return generation, [examine(reader, index, generation) for index in shards]
+
+
+def fault_lines(manifest: Manifest, index: int, faults: list[Fault]) -> list[str]:
+    """One line for each fault; maps are named by image and class."""
+    pairs = manifest.pairs_of_shard(index)
+    lines = []
+    for fault in faults:
+        if fault.row < 0:
+            lines.append(f"{shard_name(index)}: {fault.text}")
+        else:
+            lines.append(
+                f"{shard_name(index)}: {pair_name(manifest, pairs, fault.row)}: {fault.text}"
+            )
+    return lines
+
+
+def pair_name(manifest: Manifest, pairs: list[tuple[str, int]], row: int) -> str:
+    """An image and a class, as users know them."""
+    image, label = pairs[row]
+    return f"{image} ({manifest.class_names[label]})"
+
+
+def examine(reader: StoreReader, index: int, generation: int | None) -> ShardReport:
+    """Reads all records of a shard that are live at a generation.
+
+    LMDB has no part in it: it would end the process on some kinds of damage.
+
+    Args:
+        generation: None reads no record and says only how far the shard has come.
+    """
+    report, manifest = ShardReport(), reader.manifest
+    dtype = np.dtype(manifest.dtype)
+    folder, rows = reader.folder / shard_name(index), int(manifest.rows_of_shard[index])
     try:
-        report = receiver.recv()
-    except EOFError:
-        report = ShardReport(problem="its LMDB pages are damaged: reading them ends the process")
-    child.join()
+        survey = Survey(folder / DATA, rows, record_size(manifest.map_size, dtype))
+    except (OSError, DamagedFileError) as error:
+        report.faults.append(Fault(getattr(error, "strerror", None) or str(error)))
+        return report
+    with contextlib.closing(survey):
+        if survey.missing:
+            survey.faults.insert(0, Fault(f"it is truncated: {survey.missing:,} bytes are missing"))
+        try:
+            stamp = checked_stamp(survey, folder, manifest.store_id, index)
+            if stamp is not None:
+                report.reach = stamp.oldest, stamp.generation
+            elif not survey.faults:
+                survey.faults.append(Fault("it is empty: nothing was ever committed to it"))
+            if generation is not None and stamp is not None:
+                check_reach(stamp, generation, folder)
+                survey.check(generation)
+        except UserError as error:
+            if not survey.faults:
+                survey.faults.append(Fault(str(error)))
+        if generation is not None:
+            _read_live(survey, generation, manifest.map_size, dtype, report)
+        report.faults += survey.faults
+    report.faults.sort(key=lambda fault: fault.row)
     return report
 
 
-def _report(sender: Connection, reader: StoreReader, index: int, generation: int) -> None:
-    # LMDB's last words would only confuse; the parent says what happened.
-    faulthandler.disable()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    sender.send(read_shard(reader, index, generation))
-
-
-def read_shard(reader: StoreReader, index: int, generation: int) -> ShardReport:
-    """Reads all records that are live at a generation."""
-    report = ShardReport()
-    try:
-        with contextlib.closing(reader.shard(index, generation)) as shard:
-            report.generation = shard.committed
-            for row in shard.live_rows:
-                report.records += 1
-                try:
-                    shard.get(row)
-                except UserError as error:
-                    report.damaged += 1
-                    report.problem = report.problem or str(error)
-    except UserError as error:
-        report.problem = report.problem or str(error)
-    return report
+def _read_live(
+    survey: Survey, generation: int, map_size: int, dtype: np.dtype, report: ShardReport
+) -> None:
+    for row, slot in enumerate(survey.live_slot_R(generation).tolist()):
+        if slot < 0:
+            continue
+        report.records += 1
+        try:
+            decode(survey.raw(row, slot), map_size, dtype)
+        except (DamagedRecordError, DamagedFileError) as error:
+            report.faults.append(Fault(str(error), row, slot))

@@ -13,6 +13,7 @@ import socket
 from pathlib import Path
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.runtime.files import disk_words
 
 
 class Lease:
@@ -28,7 +29,7 @@ class Lease:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}") from error
+            raise UserError(f"{path} cannot be written: {disk_words(error, path)}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -14,7 +14,7 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.files import write_atomic
 from dist_oaa.store.ownership import assign_shards
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 TABLE = "images.tsv"
 FIELDS = {

@@ -43,17 +43,34 @@ def read_map(path: Path) -> np.ndarray:
         values = _read_npy(path) if path.suffix.lower() == ".npy" else _read_png(path)
     except DAMAGE as error:
         raise UserError(f"{path} is damaged: {error}") from error
+    check_map(values, str(path))
+    return values
+
+
+def check_map(values: np.ndarray, what: str) -> None:
+    """Holds an array against what a map must be: two-dimensional, uint8 or float in [0, 1].
+
+    Args:
+        what: the file, or the part of it, as the beginning of a sentence.
+
+    Raises:
+        UserError: likewise.
+    """
+    if values.ndim != 2:
+        raise UserError(f"{what} is no two-dimensional array, expected a map")
+    if values.dtype != np.uint8 and values.dtype.kind != "f":
+        raise UserError(f"{what} has type {values.dtype}, expected uint8 or a float")
+    _check_sides(what, values.shape)
     if values.dtype != np.uint8 and not ((values >= 0) & (values <= 1)).all():
         low, high = float(values.min()), float(values.max())
-        raise UserError(f"{path} has values from {low:g} to {high:g}, expected 0 to 1")
-    return values
+        raise UserError(f"{what} has values from {low:g} to {high:g}, expected 0 to 1")
 
 
 def _read_png(path: Path) -> np.ndarray:
     with Image.open(path, formats=("PNG",)) as picture:
         if picture.mode != "L":
             raise UserError(f"{path} is a PNG of mode {picture.mode}, expected 8-bit grey")
-        _check_sides(path, picture.size)
+        _check_sides(str(path), picture.size)
         return np.asarray(picture)
 
 
@@ -62,15 +79,13 @@ def _read_npy(path: Path) -> np.ndarray:
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(values, np.ndarray) or values.ndim != 2:
         raise UserError(f"{path} is no two-dimensional array, expected a map")
-    if values.dtype != np.uint8 and values.dtype.kind != "f":
-        raise UserError(f"{path} has type {values.dtype}, expected uint8 or a float")
-    _check_sides(path, values.shape)
+    _check_sides(str(path), values.shape)
     return np.array(values)
 
 
-def _check_sides(path: Path, sides: tuple[int, ...]) -> None:
+def _check_sides(what: str, sides: tuple[int, ...]) -> None:
     if not 1 <= min(sides) <= max(sides) <= LONGEST_SIDE:
-        raise UserError(f"{path} is {sides} cells, expected sides of 1 to {LONGEST_SIDE}")
+        raise UserError(f"{what} is {sides} cells, expected sides of 1 to {LONGEST_SIDE}")
 
 
 def to_grid(values: np.ndarray, size: int, dtype: np.dtype) -> np.ndarray:

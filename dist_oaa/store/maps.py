@@ -1,7 +1,8 @@
 """The maps that an earlier run or another program has left, whatever form they have.
 
     a store, or a run directory with store/       LMDB shards (facade.py)
-    an export, or a run directory with attention/ files ID_CLASS.png or .npy (interchange.py)
+    an export, or a run directory with attention/ files ID_CLASS.png or .npy, or the dictionaries
+                                                  ID.npy of IRN and PSA (map_folder.py)
 
 A run directory with both gives attention/: it is what that run was for.
 """
@@ -14,10 +15,10 @@ import numpy as np
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.store.facade import StoreReader
-from dist_oaa.store.importer import MapFile, folder_pairs, read_classes
 from dist_oaa.store.interchange import CLASSES, PAIRS
 from dist_oaa.store.manifest import MANIFEST
-from dist_oaa.store.mapfile import read_map, to_grid
+from dist_oaa.store.map_folder import MapFile, folder_pairs, read_classes
+from dist_oaa.store.mapfile import to_grid
 
 ATTENTION, STORE = "attention", "store"
 # Maps of the public OAA code are as large as their images; such a folder is read on this grid.
@@ -126,11 +127,11 @@ def _of_folder(folder: Path) -> MapSource:
 
     def read(wanted: Collection[Pair]) -> Iterator[MapRecord]:
         for pair in wanted:
-            yield *pair, to_grid(read_map(files[pair].path), size, np.dtype(dtype))
+            yield *pair, to_grid(files[pair].read(), size, np.dtype(dtype))
 
     return MapSource(folder, class_names, size, dtype, tuple(files), read)
 
 
 def _grid_of(entry: MapFile) -> int:
-    height, width = read_map(entry.path).shape
+    height, width = entry.read().shape
     return height if height == width <= LARGEST_SIZE else DEFAULT_SIZE

@@ -19,6 +19,11 @@ def assign_shards(image_ids: Sequence[str], shards: int) -> np.ndarray:
     return shard_N
 
 
-def owned_shards(rank: int, world: int, shards: int) -> list[int]:
-    """Shards that a rank owns: those with shard % world == rank."""
-    return list(range(rank, shards, world))
+def owned_shards(rank: int, world: int, shards: int, groups: int = 0) -> list[int]:
+    """Shards that a rank owns: those with shard % world == rank.
+
+    Args:
+        groups: where not 0, whole groups of shards are dealt to the ranks: those with
+            shard % groups % world == rank. A group then has one owner at any world size.
+    """
+    return [s for s in range(shards) if s % (groups or shards) % world == rank]

@@ -14,6 +14,7 @@ import numpy as np
 
 from dist_oaa.store.bulk import RecordBuffer, keys
 from dist_oaa.store.codec import ChangedRows
+from dist_oaa.store.stamp import newest
 
 # A page of LMDB's tree has 170 entries for records that lie in pages of their own, and is at least
 # a quarter full: two slots of 21 rows.
@@ -43,12 +44,6 @@ class Plan:
         return np.concatenate([self.rows.rows_K, self.moved_L])
 
 
-def newest(slots_R2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Generation, -1 where there is none, and slot of each row's newest record."""
-    first_R, second_R = slots_R2.T
-    return np.maximum(first_R, second_R), (second_R > first_R).astype(np.int64)
-
-
 def plan_commit(slots_R2: np.ndarray, generation: int, rows: ChangedRows, own_pages: bool) -> Plan:
     """Chooses slots, and the unchanged rows to move.
 
@@ -72,22 +67,29 @@ def plan_commit(slots_R2: np.ndarray, generation: int, rows: ChangedRows, own_pa
     return Plan(generation, rows, moved_L, live_R, target_R, old_R, own_pages)
 
 
-def write(txn: lmdb.Transaction, plan: Plan, buffer: RecordBuffer) -> None:
+def write(txn: lmdb.Transaction, plan: Plan, buffer: RecordBuffer) -> np.ndarray:
     """Puts the records of a plan.
+
+    Returns:
+        uint32: the checksum of each record's header, in the order of `plan.written`.
 
     Raises:
         lmdb.Error: when LMDB refuses.
         DamagedRecordError: when a record that is to be moved is damaged.
     """
     _copy_tree(txn, plan)
+    heads = [np.zeros(0, np.uint32)]
     with txn.cursor() as cursor:
         rows_K = plan.rows.rows_K
         for items in buffer.encode(plan.generation, plan.rows, plan.target_R[rows_K]):
             cursor.putmulti(items)
+            heads.append(buffer.heads())
         for low in range(0, len(plan.moved_L), buffer.rows):
             row_N = plan.moved_L[low : low + buffer.rows]
             data = [txn.get(key, b"") for key in keys(row_N, plan.live_R[row_N])]
             cursor.putmulti(buffer.renew(plan.generation, row_N, plan.target_R[row_N], data))
+            heads.append(buffer.heads())
+    return np.concatenate(heads)
 
 
 def _copy_tree(txn: lmdb.Transaction, plan: Plan) -> None:

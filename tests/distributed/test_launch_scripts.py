@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -44,6 +45,27 @@ def test_two_nodes_meet_and_equal_one_node_of_two(demo_data, tmp_path):
     node = Running([one, *arguments], tmp_path / "one.log", PROCESSES="2")
     assert node.wait(120) == 0, node.text()
     assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_one_node_starts_a_killed_rank_again_by_itself(demo_data, tmp_path):
+    """A rank dies; nobody types --resume; every step is logged once."""
+    run_dir = tmp_path / "run"
+    script = str(REPOSITORY / "launch" / "torchrun.sh")
+    changes = {"optim.epochs": 3, "checkpoint.every_steps": 2, "runtime.quiet_s": 3}
+    variables = {"PROCESSES": "2", "MAX_RESTARTS": "2"}
+    strike = f"loop.step.after=kill,rank=1,hit=6,once={tmp_path / 'struck'}"
+    command = [script, *settings(demo_data, run_dir, **changes)]
+    node = Running(command, tmp_path / "log", OAA_FAULT=strike, **variables)
+    assert node.wait(150) == 0, node.text()
+    host = socket.gethostname()
+    named = f"rank 0 ({host}) lost contact: rank 1 ({host}) gives no sign of life"
+    assert f"oaa: error: {named}; it is started again" in node.text()
+    # The checkpoint of step 4 may still be on its way when the rank dies.
+    assert re.search(r"resuming after [24] steps", node.text()), node.text()
+    assert steps_logged(run_dir) == 12
+    again = Running(command, tmp_path / "again.log", **variables | {"MAX_RESTARTS": "0"})
+    assert again.wait(60) != 0, "another launch is a first start"
+    assert "holds an earlier run; continue it with --resume" in again.text()
 
 
 @pytest.fixture

@@ -47,7 +47,9 @@ def finished(dozen, tmp_path_factory) -> tuple[Path, str]:
     arguments += ["--run_dir", str(folder / "run"), "--optim.epochs", "2", "--data.size", "96"]
     arguments += ["--optim.batch_size", "4", "--optim.accumulate", "2"]
     arguments += ["--runtime.log_every", "1", "--optim.precision", "bf16"]
-    code, text = run(torchrun(2, "-m", "dist_oaa", *arguments), folder / "log", seconds=240)
+    # What users do, with nothing imported ahead and a hash seed for each rank.
+    command = torchrun(2, "-m", "dist_oaa", *arguments)
+    code, text = run(command, folder / "log", seconds=240, fresh=True)
     assert code == 0, text
     return folder / "run", text
 
@@ -65,7 +67,8 @@ def test_what_it_leaves(finished):
     run_dir, _ = finished
     left = {path.name for path in run_dir.iterdir()}
     assert left == {
-        "checkpoints", "classes.txt", "config.yaml", "metrics.jsonl", "pictures", "store",
+        "checkpoints", "classes.txt", "config.yaml", "heartbeat.json", "launchers.json",
+        "metrics.jsonl", "pictures", "store",
         "tensorboard",
     }  # fmt: skip
     config = yaml.safe_load((run_dir / "config.yaml").read_text())

@@ -69,7 +69,8 @@ def test_what_it_prints(on_ranks):
 def test_what_it_leaves(on_ranks, classified):
     run_dir, _ = on_ranks[2]
     assert {path.name for path in run_dir.iterdir()} == {
-        "attention", "checkpoints", "classes.txt", "config.yaml", "metrics.jsonl", "pictures",
+        "attention", "checkpoints", "classes.txt", "config.yaml", "heartbeat.json",
+        "launchers.json", "metrics.jsonl", "pictures",
         "tensorboard",
     }  # fmt: skip
     with open(run_dir / "attention" / "pairs.csv", newline="") as file:

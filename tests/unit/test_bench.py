@@ -81,6 +81,7 @@ def test_a_png_per_pair_keeps_the_maximum(tmp_path):
     [
         ("bench_accumulate.py", ["--pairs", "2000", "--rounds", "1", "--no-growth"], 9),
         ("bench_step.py", ["--rounds", "1", "--times", "2"], 3),
+        ("bench_watching.py", ["--rounds", "1", "--times", "2"], 4),
     ],
 )
 def test_benchmarks_run_and_write_their_figures(tmp_path, script, arguments, figures):

@@ -55,6 +55,28 @@ def test_the_package_reads_no_pickle():
     assert not shells
 
 
+MAY_IMPORT_PICKLE = {
+    "store/object_npy.py": "its unpickler knows nine names; tests/unit/store/test_object_npy.py",
+    "store/dictfile.py": "writes only",
+    "models/weights.py": "catches UnpicklingError only",
+}
+"""Whoever imports pickle could read one in a way that no search for calls finds."""
+
+
+def test_who_may_import_pickle():
+    importers, readers = set(), []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if {"pickle", "_pickle", "cPickle", "dill", "cloudpickle"} & set(names):
+                importers.add(path.relative_to(PACKAGE).as_posix())
+            if isinstance(node, ast.ClassDef):
+                readers += [path.name for b in node.bases if ast.unparse(b).endswith("Unpickler")]
+    assert importers == set(MAY_IMPORT_PICKLE)
+    assert readers == ["object_npy.py"]
+
+
 def keyword_is(call: ast.Call, name: str) -> bool:
     return any(
         k.arg == name and getattr(k.value, "value", True) is not False for k in call.keywords

@@ -15,6 +15,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.extras import need
 from dist_oaa.config.model import ModelConfig
 from dist_oaa.config.segmentation import SMP, SegmentationConfig
 from dist_oaa.models.backbones import OWN_TRUNKS, REFUSALS, check_name
@@ -133,14 +134,7 @@ def smp() -> Any:
     Raises:
         UserError: when it is not installed.
     """
-    try:
-        import segmentation_models_pytorch
-    except ImportError as error:
-        raise UserError(
-            "network.architecture is one of segmentation_models_pytorch, which is not installed: "
-            "pip install segmentation-models-pytorch"
-        ) from error
-    return segmentation_models_pytorch
+    return need("segmentation_models_pytorch", "network.architecture is smp:NAME, which")
 
 
 def encoder_of(backbone: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import named_disk_errors
-from dist_oaa.runtime.loop import Plan, Position
+from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.classifying.measure import INTEGRAL, Measurer
 from dist_oaa.stages.classifying.stage import ClassifyStage

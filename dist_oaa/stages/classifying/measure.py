@@ -49,13 +49,11 @@ class Measurer:
         Raises:
             UserError: when a mask or saliency map is missing, unreadable or of another size.
         """
-        store = stage.accumulator.store
-        mine = indices[np.isin(stage.order.shard_N[indices], list(store.owned))]
         kinds = ("cam", *stage.accumulators, *([INTEGRAL] if stage.branch.exists else []))
         tallies = {kind: self._tally() for kind in kinds}
         scores: list[tuple[int, np.ndarray]] = []
         pictures: list[ImageMaps] = []
-        self.world.agree(lambda: self._local(stage, mine, tallies, scores, pictures))
+        self.world.agree(lambda: self._local(stage, indices, tallies, scores, pictures))
         for tally in tallies.values():
             tally.sum(self.world)
         gathered = [pair for part in self.world.gather(scores) for pair in part]
@@ -83,15 +81,16 @@ class Measurer:
     def _local(
         self,
         stage: ClassifyStage,
-        mine: np.ndarray,
+        indices: np.ndarray,
         tallies: dict[str, MapTally],
         scores: list[tuple[int, np.ndarray]],
         pictures: list[ImageMaps],
     ) -> None:
         """This rank's images: fills the tallies, the scores and the pictures."""
         stage.trainable.model.eval()
-        size = max(1, self.config.optim.batch_size // self.world.size)
-        parts = [mine[i : i + size] for i in range(0, len(mine), size)]
+        optim, world = self.config.optim, self.world
+        size = max(1, optim.batch_size // (optim.groups or world.size))
+        parts = stage.order.measured(indices, size, world.rank, world.size)
         for batch in stage.loader.load(parts, MEASURE):
             logits_BC, images = self._maps(stage, batch)
             for index, logits_C, maps in zip(

@@ -4,7 +4,7 @@ from dist_oaa.attention import native
 from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position
+from dist_oaa.runtime.plan import Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.classifying.measure import INTEGRAL

@@ -19,7 +19,8 @@ from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.models.classifier import Erasing, Prediction, valid_cells
 from dist_oaa.models.losses import log_odds, prediction_loss_B
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position, Trainable
+from dist_oaa.runtime.plan import Position
+from dist_oaa.runtime.trainable import Trainable
 from dist_oaa.stages.classifying.branching import SecondBranch
 from dist_oaa.stages.classifying.dropping import DropLayer
 from dist_oaa.stages.classifying.rows_before import RowsBefore

@@ -17,6 +17,7 @@ from dist_oaa.data.palette import write_label
 from dist_oaa.data.sample import Sample
 from dist_oaa.evaluation.boundary import BoundaryScore
 from dist_oaa.evaluation.segmentation import Confusion
+from dist_oaa.labels.crf import dense_crf
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,6 @@ def measure_one(measurer: Measurer, task: Segmented) -> Measured:
 
 def refined(given: ToRefine, config: CrfConfig) -> np.ndarray:
     """The label image after a dense CRF on the labels that were there; (H, W) uint8."""
-    # Here, so that the CRF's package is needed only where it is used.
-    from dist_oaa.labels.crf import dense_crf
-
     probabilities_JHW = dense_crf(given.image_HW3, given.probabilities_JHW, config)
     return given.present_J[probabilities_JHW.argmax(0)]
 

@@ -28,7 +28,14 @@ IMPORTED = {
 """Packages that are loaded to see whether they can be: name here -> module."""
 READ = ("timm", "numpy")
 """Packages whose version is read: they load wherever torchvision does."""
-OPTIONAL = {"ray": "oaa tune", "onnx": "oaa export", "rembg": "oaa saliency --method rembg"}
+OPTIONAL = {
+    "ray": "oaa tune",
+    "onnx": "oaa export",
+    "matplotlib": "oaa report",
+    "pydensecrf2": "a dense CRF",
+    "segmentation-models-pytorch": "network.architecture smp:NAME",
+    "rembg": "oaa saliency --method rembg",
+}
 ON_GPUS_ONLY = ("triton",)
 AGAIN = "Install dist_oaa again in a new environment (make env, or pip install)."
 

@@ -1,7 +1,6 @@
 """The file formats: how each is written, and how it is run again for the comparison."""
 
 import contextlib
-import importlib
 import json
 import logging
 import os
@@ -9,13 +8,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.export import Dim
 
-from dist_oaa.config.errors import RunError, UserError
+from dist_oaa.config.errors import RunError
+from dist_oaa.config.extras import need
 from dist_oaa.stages.exporting.deployed import DeployedSegmenter, smallest_side
 
 Size = tuple[int, int] | None
@@ -87,7 +86,7 @@ def write_onnx(
         OSError: when the disk is full or not writable.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        needed(package)
+        need(package, "format onnx")
     program = traced(deployed, size)
     try:
         with torch.no_grad(), quiet():
@@ -104,26 +103,12 @@ def write_onnx(
 
 def load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
     """Runs an .onnx file in ONNX Runtime."""
-    runtime = needed("onnxruntime")
+    runtime = need("onnxruntime", "format onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda image_B3HW: torch.from_numpy(session.run(None, {name: image_B3HW.numpy()})[0])
-
-
-def needed(package: str) -> ModuleType:
-    """The package.
-
-    Raises:
-        UserError: when it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise UserError(
-            f'format onnx needs the package {package}: pip install "dist_oaa[export]"'
-        ) from error
 
 
 @contextlib.contextmanager

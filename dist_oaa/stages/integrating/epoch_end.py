@@ -19,7 +19,7 @@ from dist_oaa.data.sample import ImageSet, Sample
 from dist_oaa.models.classifier import OnlineCAMClassifier
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import named_disk_errors
-from dist_oaa.runtime.loop import Plan, Position
+from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import Tracker
@@ -30,7 +30,7 @@ from dist_oaa.stages.tally import (
     ImageMaps,
     MapTally,
     Measurement,
-    gallery_images,
+    drawn_images,
     listed_images,
     measured_images,
     unit,
@@ -73,7 +73,7 @@ class IntegralEnd:
         self.folder = Path(config.run_dir) / WRITTEN
         names, limit = image_set.class_names, config.data.pixel_limit
         self._drawn = Gallery(Path(config.run_dir), names, limit, KINDS)
-        self._gallery = gallery_images(image_set, config.evaluate.gallery)
+        self._gallery = world.agree(lambda: drawn_images(image_set, config.evaluate))
         self._single = self._attender(ViewsConfig())
         self.loader: BatchLoader | None = None
         self.tracker: Tracker | None = None
@@ -123,7 +123,7 @@ class IntegralEnd:
         """
         tally = MapTally(self.config.evaluate, self.config.data.root, self.image_set)
         pictures: list[ImageMaps] = []
-        self.world.agree(lambda: self._local(self._part(indices), tally, pictures))
+        self.world.agree(lambda: self._local(indices, tally, pictures))
         tally.sum(self.world)
         images = [image for part in self.world.gather(pictures) for image in part]
         metrics = tally.figures(INTEGRAL)
@@ -134,11 +134,12 @@ class IntegralEnd:
         # By number and not by shard: measuring needs none of the resident targets.
         return indices[self.world.rank :: self.world.size]
 
-    def _local(self, mine: np.ndarray, tally: MapTally, pictures: list[ImageMaps]) -> None:
+    def _local(self, indices: np.ndarray, tally: MapTally, pictures: list[ImageMaps]) -> None:
         self.model.eval()
-        size = max(1, self.config.optim.batch_size // self.world.size)
-        parts = [mine[i : i + size] for i in range(0, len(mine), size)]
-        for batch in self.loader.load(parts, MEASURE):
+        optim, world = self.config.optim, self.world
+        size = max(1, optim.batch_size // (optim.groups or world.size))
+        parts = [indices[i : i + size] for i in range(0, len(indices), size)]
+        for batch in self.loader.load(parts[world.rank :: world.size], MEASURE):
             for index, maps_KSS in self._maps(batch):
                 sample = self.image_set.samples[index]
                 tally.add(sample, maps_KSS)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from dist_oaa.config.integral import IntegralConfig
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position
+from dist_oaa.runtime.plan import Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.integrating.epoch_end import INTEGRAL, TARGET, WRITTEN

@@ -17,7 +17,8 @@ from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.models.classifier import valid_cells
 from dist_oaa.models.integral_losses import integral_loss_B
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position, Trainable
+from dist_oaa.runtime.plan import Position
+from dist_oaa.runtime.trainable import Trainable
 from dist_oaa.stages.training import autocast
 from dist_oaa.stages.training_stage import TrainingStage
 

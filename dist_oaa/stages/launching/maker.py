@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dist_oaa.config.errors import Interrupted, UserError
+from dist_oaa.config.extras import check_extras
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.stages.launching import records
 from dist_oaa.stages.launching.attempt import Attempt, begin
@@ -75,11 +76,14 @@ class Runner:
         """Makes what is not finished, in this order; a failure stops only those that read it.
 
         Raises:
+            UserError: before any run, when one of them needs a package that is not installed.
             Interrupted: when the stop flag rose; what ran has written a checkpoint if it could.
         """
         outcome = Outcome()
         outcome.finished = {r.identity for r in wanted if records.finished_record(r) is not None}
         todo = [run for run in wanted if run.identity not in outcome.finished]
+        for run in todo:
+            check_extras(run.settings)
         self.progress.begin(len(todo), len(outcome.finished))
         for run in todo:
             if self.stop.reason:

@@ -19,6 +19,10 @@ from dist_oaa.runtime.signals import die_with_parent
 # A worker answers a signal at the end of its step or, between epochs, after measuring; torchrun's
 # own patience of 30 s is too short for that on a CPU.
 PATIENCE_S = 300
+LAUNCHER = "torch.distributed.run"
+"""The module that starts the ranks of a run."""
+# Of NVIDIA's drivers for cards, Jetson (old and new) and WSL, and of AMD's.
+GPU_DEVICES = ("nvidiactl", "nvhost-ctrl-gpu", "nvgpu", "dxg", "kfd")
 
 
 class Process(Protocol):
@@ -61,18 +65,26 @@ def launch(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment(os.environ) | dict(variables or {}),
+            env=environment(os.environ, LAUNCHER in command) | dict(variables or {}),
             cwd=folder,
             start_new_session=True,
             preexec_fn=die_with_parent if sys.platform.startswith("linux") else None,
         )
 
 
-def environment(inherited: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
-    """The environment of a run: one thread for what is not the ranks' own arithmetic."""
+def environment(
+    inherited: "os._Environ[str] | dict[str, str]", several: bool = True
+) -> dict[str, str]:
+    """The environment of a run.
+
+    Args:
+        several: it has several ranks: one thread for what is not their own arithmetic. A run of
+            one rank takes OMP_NUM_THREADS for the number of its own threads.
+    """
     mine = {k: v for k, v in inherited.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    ours = {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(PATIENCE_S)}
-    return ours | mine | {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    ours = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(PATIENCE_S)}
+    threads = {"OMP_NUM_THREADS": "1"} if several else {}
+    return ours | threads | mine | {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
 
 @dataclass(frozen=True)
@@ -95,8 +107,16 @@ class Machine:
         return f"{self.cores} cores of {self.processor}, no GPU"
 
 
-def this_machine() -> Machine:
-    """Asks for GPUs in a process of its own: this one shall stay small beside the runs."""
+def has_gpu_driver(devices: Path = Path("/dev")) -> bool:
+    """Whether there can be a GPU that torch uses; without a driver's device there is none.
+
+    A look at a folder, where an answer of torch's takes seconds.
+    """
+    return not sys.platform.startswith("linux") or any((devices / x).exists() for x in GPU_DEVICES)
+
+
+def gpu_names() -> list[str]:
+    """The GPUs that torch sees, in its order."""
     question = (
         "import json, torch; n = torch.cuda.device_count(); "
         "print(json.dumps([torch.cuda.get_device_name(i) for i in range(n)]))"
@@ -104,7 +124,12 @@ def this_machine() -> Machine:
     answer = subprocess.run(
         [sys.executable, "-c", question], capture_output=True, text=True, check=False
     )
-    gpus = json.loads(answer.stdout) if answer.returncode == 0 else []
+    return json.loads(answer.stdout) if answer.returncode == 0 else []
+
+
+def this_machine() -> Machine:
+    """Asks for GPUs in a process of its own: this one shall stay small beside the runs."""
+    gpus = gpu_names() if has_gpu_driver() else []
     known = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "timm"))

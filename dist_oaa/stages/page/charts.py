@@ -4,13 +4,8 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from dist_oaa.stages.page.runs import ShownRun, of_stage
 
-matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: small, sharp, searchable
 COLOURS = {"CAM": "#8a8f98", "cumulative": "#d1495b"}
 OTHERS = ("#30638e", "#edae49", "#00798c", "#6a4c93")
 WIDTH, HEIGHT = 4.6, 2.9
@@ -71,6 +66,11 @@ def draw(title: str, curves: Mapping[str, Curve], unit: str) -> str:
         curves: by name: (epoch from 1, value).
         unit: of the values, empty where there is none.
     """
+    # Slow to import, and needed here alone.
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.add_subplot()
     others = iter(OTHERS)
@@ -89,7 +89,8 @@ def draw(title: str, curves: Mapping[str, Curve], unit: str) -> str:
     if len(curves) > 1:
         axes.legend(frameon=False, loc="best", labelcolor="#333333")
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    with rc_context({"svg.fonttype": "none"}):  # text stays text: small, sharp, searchable
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     # The page's style sets the size; the drawing keeps its proportions.

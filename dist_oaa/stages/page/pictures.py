@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.data.coco_mask import InstanceMask
 from dist_oaa.data.images import read_image, read_mask
 from dist_oaa.evaluation.pictures import mask_colours, overlay
 from dist_oaa.stages.page.runs import ShownRun, of_stage
@@ -84,13 +85,15 @@ def card(
         return Card(f"{photo.id}: the image is gone", ())
     tiles = [Tile("image", data_uri(image_HW3))]
     for epoch in kept.spread("cam", photo.id):
-        tiles.append(map_tile(f"CAM, epoch {epoch + 1}", image_HW3, kept.map("cam", photo, epoch)))
+        tiles.append(
+            map_tile(f"CAM, epoch {epoch + 1}", image_HW3, kept.map("cam", photo.id, epoch))
+        )
     last = kept.epochs[-1]
-    tiles.append(map_tile("cumulative", image_HW3, kept.map("cumulative", photo, last)))
+    tiles.append(map_tile("cumulative", image_HW3, kept.map("cumulative", photo.id, last)))
     for run in of_stage(runs, "integral"):
         maps = KeptMaps(run.folder)
         if maps.epochs and photo.id in maps.images("integral"):
-            map_SS = maps.map("integral", photo, maps.epochs[-1])
+            map_SS = maps.map("integral", photo.id, maps.epochs[-1])
             tiles.append(map_tile(run.name, image_HW3, map_SS))
     labels = of_stage(runs, "pseudo-label")
     for run in labels:
@@ -112,10 +115,10 @@ def map_tile(caption: str, image_HW3: np.ndarray, map_SS: np.ndarray | None) -> 
     return Tile(caption if map_SS is not None else f"{caption}: none", data_uri(picture))
 
 
-def label_tile(caption: str, path: Path) -> list[Tile]:
-    """A label image in its colours; nothing where there is no file."""
+def label_tile(caption: str, mask: Path | InstanceMask) -> list[Tile]:
+    """A label image in its colours; nothing where there is none."""
     try:
-        return [Tile(caption, data_uri(mask_colours(read_mask(path))))] if path.is_file() else []
+        return [Tile(caption, data_uri(mask_colours(read_mask(mask))))]
     except UserError:
         return []
 
@@ -146,7 +149,15 @@ class KeptMaps:
         picks = np.linspace(0, len(having) - 1, CAM_EPOCHS + 1)[1:]
         return sorted({having[round(i)] for i in picks})
 
-    def map(self, kind: str, photo: Photo, epoch: int) -> np.ndarray | None:
-        """The map of the image's first class, float32 in [0, 1]; None where there is none."""
-        maps_KSS = self._maps[epoch].get(f"{photo.id}.{kind}")
-        return None if maps_KSS is None else maps_KSS[0].astype(np.float32) / np.float32(255)
+    def keys(self, epoch: int) -> list[str]:
+        """IMAGE.KIND of all maps of an epoch, those of an image in the order of their kinds."""
+        return list(self._maps[epoch])
+
+    def map(self, kind: str, name: str, epoch: int, index: int = 0) -> np.ndarray | None:
+        """The map of an image's class, float32 in [0, 1]; None where there is none.
+
+        Args:
+            index: which of its classes, by its place among them.
+        """
+        maps_KSS = self._maps[epoch].get(f"{name}.{kind}")
+        return None if maps_KSS is None else maps_KSS[index].astype(np.float32) / np.float32(255)

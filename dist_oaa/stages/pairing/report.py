@@ -10,7 +10,7 @@ from dist_oaa.config.affinity import AffinityConfig
 from dist_oaa.data.affinity_labels import ConfidentLabels
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position
+from dist_oaa.runtime.plan import Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.pairing.stage import PAIRS

@@ -14,7 +14,8 @@ from dist_oaa.data.loader import BatchLoader
 from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.models.affinity_losses import affinity_loss
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position, Trainable
+from dist_oaa.runtime.plan import Position
+from dist_oaa.runtime.trainable import Trainable
 from dist_oaa.stages.training import autocast
 from dist_oaa.stages.training_stage import TrainingStage
 

@@ -16,6 +16,7 @@ from dist_oaa.config.labels import CrfConfig
 from dist_oaa.data.images import BadImageError, read_image
 from dist_oaa.data.palette import write_label
 from dist_oaa.evaluation.pictures import save_png
+from dist_oaa.labels.crf import crf_on_present
 from dist_oaa.stages.predicting.overlay import labelled_picture
 from dist_oaa.stages.predicting.sources import Source
 
@@ -115,9 +116,6 @@ def finish(finisher: Finisher, scored: Scored | Failed) -> Prediction | Failed:
 
 def refined(scored: Scored, config: CrfConfig) -> np.ndarray:
     """The labels (H, W) uint8 after a CRF."""
-    # Here, so that the CRF's package is needed only where it is used.
-    from dist_oaa.labels.crf import crf_on_present
-
     assert scored.probabilities_JHW is not None
     label_HW = crf_on_present(scored.image_HW3, scored.probabilities_JHW, config)
     return scored.labels_J[label_HW]

@@ -1,11 +1,10 @@
 """The YAML files of the tables: where they are, and one file over the one it inherits from."""
 
-import sysconfig
 from pathlib import Path
 from typing import Any
 
-import dist_oaa
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.presets import preset_roots
 from dist_oaa.stages.launching.kinds import KINDS
 from dist_oaa.stages.launching.trees import as_mapping, merge, read_tree
 
@@ -14,9 +13,7 @@ FOLDER = Path("configs") / "reproduce"
 
 def folders() -> list[Path]:
     """Where tables are looked for: here, beside the package, and where pip puts them."""
-    shared = Path(sysconfig.get_path("data")) / "share" / "dist_oaa"
-    bases = (Path.cwd(), Path(dist_oaa.__file__).parents[1], shared)
-    return list(dict.fromkeys((base / FOLDER).resolve() for base in bases))
+    return [root / FOLDER for root in preset_roots()]
 
 
 def find_table(name: str) -> Path:

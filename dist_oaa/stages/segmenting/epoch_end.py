@@ -23,7 +23,7 @@ from dist_oaa.models.segmentation.network import SegmentationNetwork
 from dist_oaa.models.segmentation.scoring import Scorer
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import named_disk_errors
-from dist_oaa.runtime.loop import Plan, Position
+from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.tally import gallery_images, measured_images
 

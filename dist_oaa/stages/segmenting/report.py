@@ -15,7 +15,7 @@ from dist_oaa.evaluation.pictures import grid, mask_colours, save_png
 from dist_oaa.evaluation.segmentation import SegmentationResult
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import named_disk_errors, write_atomic
-from dist_oaa.runtime.loop import Position
+from dist_oaa.runtime.plan import Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.stages.reporting import percent, say_resumed

@@ -15,7 +15,8 @@ from dist_oaa.data.loader import BatchLoader
 from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.models.segmentation.losses import segmentation_loss_B
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position, Trainable
+from dist_oaa.runtime.plan import Position
+from dist_oaa.runtime.trainable import Trainable
 from dist_oaa.stages.training import autocast
 from dist_oaa.stages.training_stage import TrainingStage
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dist_oaa.config.errors import UserError
+from dist_oaa.config.extras import need
 from dist_oaa.config.tune import TuneConfig
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.stages.launching.processes import Machine
@@ -91,10 +92,7 @@ def connected(settings: dict[str, object], address: str) -> Iterator[list[Node]]
     Raises:
         UserError: when Ray is not installed, or does not answer.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError("oaa tune needs Ray: pip install 'dist_oaa[sweep]'") from error
+    ray = need("ray", "oaa tune")
     try:
         ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:

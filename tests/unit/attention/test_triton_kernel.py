@@ -41,7 +41,7 @@ def test_every_case_agrees(case, rule, dtype):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(case=cases(map_sizes=(1, 2, 5, 9, 16, 41, 64)), rule=RULES, dtype=dtypes)
 def test_many_more_cases_agree(case, rule, dtype):
     assert_agrees(case.bank(dtype), case.steps, rule)

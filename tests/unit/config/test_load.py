@@ -103,6 +103,15 @@ def test_a_flag_may_stand_alone(argv, expected):
     assert (config.resume, config.seed) == expected
 
 
+def test_one_reading_leaves_nothing_for_the_next(settings_file):
+    path = settings_file("optim: {lr: 0.5, multipliers: [9, 9, 9, 9]}\nresume: true\n")
+    first, second = parse("--config", path), parse("--config", path)
+    assert first == second != ClassifyConfig()
+    assert first.optim is not second.optim
+    assert refusal("--optim.lr", "fast")
+    assert parse() == ClassifyConfig()
+
+
 def test_complete_flags_touches_flags_only():
     argv = ["--resume", "--root", "--x", "a", "--y.resume", "no", "--y.resume"]
     expected = ["--resume", "true", "--root", "--x", "a", "--y.resume", "no", "--y.resume", "true"]
@@ -339,3 +348,14 @@ def test_run_function_takes_required_arguments_by_position(capsys):
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[3].glob("configs/**/*.yaml")))
 def test_shipped_settings_have_a_header(path):
     assert path.read_text().startswith("#"), "says what it is for and how it is run"
+
+
+@pytest.mark.parametrize(
+    ("argv", "download"),
+    [([], False), (["--download"], True), (["--download", "false"], False)],
+)
+def test_a_flag_of_a_function_stands_alone(argv, download):
+    def lay_out(out: str, download: bool = False) -> tuple[str, bool]:
+        return out, download
+
+    assert run_function(lay_out, "oaa data voc2012", ["OUT", *argv]) == ("OUT", download)

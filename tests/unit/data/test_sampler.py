@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_oaa.data.sampler import EpochOrder
+from dist_oaa.store.ownership import owned_shards
 
 
 @st.composite
@@ -100,3 +101,67 @@ def test_a_rank_without_images_still_takes_every_step():
 def test_unbalanced_shards_are_refused(shard_N):
     with pytest.raises(AssertionError, match="balanced"):
         EpochOrder(np.array(shard_N), 3 if 2 in shard_N else 2, 0)
+
+
+groups = st.integers(1, 12)
+
+
+@given(orders(), st.integers(0, 3), batch_sizes, worlds, groups)
+def test_virtual_batches_are_the_same_at_any_world_size(order, epoch, batch_size, world, groups):
+    order = EpochOrder(order.shard_N, order.shards, order.seed, groups)
+    alone = order.virtual_batches(epoch, batch_size, 0, 1)
+    dealt = [order.virtual_batches(epoch, batch_size, rank, world) for rank in range(world)]
+    stream = order.stream(epoch).tolist()
+    for step in range(order.steps(batch_size)):
+        whole = [part.tolist() for part in alone[step]]
+        assert len(whole) == groups
+        shared: list = [None] * groups
+        for rank in range(world):
+            for part, number in zip(dealt[rank][step], range(rank, groups, world), strict=True):
+                shared[number] = part.tolist()
+        assert shared == whole
+        # Together the step's images, each in the order of the stream.
+        images = stream[step * batch_size : (step + 1) * batch_size]
+        assert sorted(i for part in whole for i in part) == sorted(images)
+        for part in whole:
+            assert part == [i for i in images if i in set(part)]
+
+
+@given(orders(), st.integers(0, 3), batch_sizes, worlds, groups)
+def test_virtual_batches_follow_ownership(order, epoch, batch_size, world, groups):
+    """A rank gets images of its own shards alone, whatever the numbers."""
+    order = EpochOrder(order.shard_N, order.shards, order.seed, groups)
+    for rank in range(world):
+        owned = owned_shards(rank, world, order.shards, groups)
+        assert set(order.shard_N[order.owner_N(world) == rank].tolist()) <= set(owned)
+        for parts in order.virtual_batches(epoch, batch_size, rank, world):
+            assert {int(order.shard_N[i]) for part in parts for i in part} <= set(owned)
+        plain = order.batches(epoch, batch_size, rank, world)
+        assert {int(order.shard_N[i]) for part in plain for i in part} <= set(owned)
+
+
+@given(orders(), batch_sizes, worlds, groups, st.data())
+def test_virtual_batches_of_a_tail(order, batch_size, world, groups, data):
+    order = EpochOrder(order.shard_N, order.shards, order.seed, groups)
+    first_step = data.draw(st.integers(0, order.steps(batch_size)))
+    whole = order.virtual_batches(1, batch_size, 0, world)
+    tail = order.virtual_batches(1, batch_size, 0, world, first_step)
+    text = [[part.tolist() for part in step] for step in whole[first_step:]]
+    assert [[part.tolist() for part in step] for step in tail] == text
+
+
+@given(orders(), worlds, st.integers(0, 12), st.integers(1, 9), st.data())
+def test_measured_images_come_once_each(order, world, groups, size, data):
+    order = EpochOrder(order.shard_N, order.shards, order.seed, groups)
+    chosen = data.draw(st.sets(st.integers(0, len(order.shard_N) - 1)))
+    indices = np.array(sorted(chosen), dtype=np.int64)
+    dealt = [order.measured(indices, size, rank, world) for rank in range(world)]
+    assert sorted(int(i) for parts in dealt for part in parts for i in part) == sorted(chosen)
+    assert all(1 <= len(part) <= size for parts in dealt for part in parts)
+    owner_N = order.owner_N(world)
+    assert all((owner_N[part] == rank).all() for rank in range(world) for part in dealt[rank])
+    if groups:  # the same batches, whoever takes them
+        alone = order.measured(indices, size, 0, 1)
+        assert sorted(p.tolist() for parts in dealt for p in parts) == sorted(
+            p.tolist() for p in alone
+        )

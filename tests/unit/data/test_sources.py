@@ -52,8 +52,8 @@ def test_roots_and_layouts_that_are_not_there(tmp_path):
         open_image_set(DataConfig())
     with pytest.raises(UserError, match=r"data\.root: .*none is not a folder"):
         open_image_set(DataConfig(root=str(tmp_path / "none")))
-    with pytest.raises(UserError, match=r"data\.layout is 'coco', expected auto, voc, table, fol"):
-        open_image_set(DataConfig(root=str(tmp_path), layout="coco"))
+    with pytest.raises(UserError, match=r"data\.layout is 'ade', expected auto, voc, table, fol"):
+        open_image_set(DataConfig(root=str(tmp_path), layout="ade"))
 
 
 def test_registry_is_the_config_s_choice():

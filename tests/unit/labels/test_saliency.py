@@ -87,7 +87,7 @@ def test_a_flat_image_has_nothing_salient(shape):
 
 def test_without_rembg_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "rembg", None)
-    with pytest.raises(UserError, match=r"pip install dist_oaa\[rembg\]"):
+    with pytest.raises(UserError, match=r"needs rembg: pip install 'dist_oaa\[rembg\]'"):
         rembg_session("u2netp")
 
 

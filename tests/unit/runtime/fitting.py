@@ -6,9 +6,11 @@ import torch
 from dist_oaa.config.model import OptimConfig
 from dist_oaa.config.run import CheckpointConfig
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Loop, Plan, Position, Trainable
+from dist_oaa.runtime.loop import Loop
+from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.signals import StopFlag
+from dist_oaa.runtime.trainable import Trainable
 
 
 class Numbers:

@@ -17,7 +17,6 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.runtime import checkpoint as module
 from dist_oaa.runtime import files
 from dist_oaa.runtime.checkpoint import (
-    LATEST,
     Checkpoint,
     flatten_optimizer,
     host_copy,
@@ -25,6 +24,7 @@ from dist_oaa.runtime.checkpoint import (
     save_checkpoint,
     unflatten_optimizer,
 )
+from dist_oaa.runtime.latest import LATEST
 
 
 def network(seed: int = 0) -> torch.nn.Module:

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import time
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from dist_oaa.config.errors import Interrupted, RunError, UserError
 from dist_oaa.config.model import OptimConfig
 from dist_oaa.runtime.checkpoint import load_checkpoint
-from dist_oaa.runtime.loop import Plan, Position
+from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.pulse import CHECKPOINT, TRAINING
 from fitting import loop_of
 
 
@@ -36,6 +38,13 @@ def test_a_step_follows_the_mean_over_its_images(tmp_path, micro):
     (measured,) = loop.stage.measured
     # Losses by hand: ((1-2)^2 + (1-4)^2 + (1-6)^2) / 2 = 17.5, then .3^2 / 2 = .045.
     assert measured == (0, pytest.approx({"images": 4, "loss": 17.545, "seen": 4, "broken": 0}))
+
+
+def test_a_long_gradient_is_scaled_down(tmp_path):
+    # By hand: the gradient is w - 4 = -3, cut to length 0.5; then 1.05 - 1 = 0.05, which is short.
+    loop = loop_of(tmp_path, [[4.0], [1.0]], optim=OptimConfig(clip_norm=0.5))
+    loop.run()
+    assert loop.trainable.model.weight.item() == pytest.approx(1.05 - 0.1 * 0.05)
 
 
 def test_checkpoints_fall_where_asked(tmp_path):
@@ -211,3 +220,76 @@ def test_a_checkpoint_stands_before_a_long_end(tmp_path):
     assert again.stage.measured == [(1, state["totals"])]
     assert again.stage.commits == [3], "the state before the end is not written twice"
     assert again.stage.steps_begun == 0
+
+
+class FullLog:
+    """A tracker whose disk is full from a step on."""
+
+    def __init__(self, step):
+        self.step, self.logged = step, []
+
+    def log(self, epoch, step, values, closes_epoch=False):
+        if step >= self.step:
+            raise UserError("metrics.jsonl could not be written: full")
+        self.logged.append(step)
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize(("step", "steps"), [(2, 2), (3, 3), (5, 5)])
+def test_a_log_that_cannot_be_written_stops_at_the_next_step(tmp_path, step, steps):
+    """Also when it was the last one of an epoch: the checkpoint before stays in force."""
+    loop = loop_of(tmp_path, [[1.0]] * 3, epochs=2)
+    loop.tracker = FullLog(step)
+    with pytest.raises(UserError, match=r"metrics\.jsonl could not be written"):
+        loop.run()
+    assert loop.position.step == steps
+    if step > 3:
+        assert load_checkpoint(tmp_path / "checkpoints").state["step"] == 3
+    else:
+        assert not (tmp_path / "checkpoints").exists()
+
+
+def test_images_that_cannot_be_loaded_end_the_run(tmp_path):
+    loop = loop_of(tmp_path, [[2.0], [3.0], [4.0]], every_steps=1)
+    sound = loop.stage.batches
+
+    def batches(epoch, first_step):
+        yield from list(sound(epoch, first_step))[:2]
+        raise RunError("data worker 0 (pid 7) was killed by signal 9")
+
+    loop.stage.batches = batches
+    with pytest.raises(RunError, match="data worker 0"):
+        loop.run()
+    assert load_checkpoint(tmp_path / "checkpoints").state["step"] == 2
+    assert loop.world.pulse.activities == []
+
+
+def test_the_pulse_tells_what_the_loop_does(tmp_path):
+    loop = loop_of(tmp_path, [[2.0], [3.0]], every_steps=1)
+    pulse, seen = loop.world.pulse, {}
+    end_epoch, forward = loop.stage.end_epoch, loop.stage.forward
+
+    def slow_disk(generation):
+        # The second checkpoint is due while the first one is still being written.
+        deadline = time.monotonic() + 20
+        while generation == 1 and pulse.activities[-1:] != [CHECKPOINT]:
+            assert time.monotonic() < deadline, "nobody says that a checkpoint is waited for"
+            time.sleep(0.001)
+
+    def note(name, function):
+        def noting(*arguments):
+            seen[name] = pulse.activities
+            return function(*arguments)
+
+        return noting
+
+    loop.stage.disk = slow_disk
+    loop.stage.end_epoch = note("end of epoch", end_epoch)
+    loop.stage.forward = note("forward", forward)
+    loop.run()
+    assert seen["forward"] == [TRAINING]
+    assert seen["end of epoch"] == [TRAINING, "measuring after epoch 1"]
+    assert (pulse.epoch, pulse.step, pulse.activities) == (0, 2, [])
+    assert loop.world.heartbeat.run_dir == tmp_path

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from dist_oaa.config.errors import Interrupted, RunError, UserError
 from dist_oaa.config.model import OptimConfig
 from dist_oaa.runtime.checkpoint import load_checkpoint
-from dist_oaa.runtime.loop import Position
 from dist_oaa.runtime.non_finite import (
     RECORD,
     NonFiniteGuard,
@@ -21,6 +20,7 @@ from dist_oaa.runtime.non_finite import (
     finite_gradients,
     training_buffers,
 )
+from dist_oaa.runtime.plan import Position
 from dist_oaa.runtime.progress import Reporter
 from fitting import loop_of
 

@@ -1,10 +1,12 @@
 """The run directory: nothing of an earlier run is overwritten, and changes are told."""
 
 import pytest
+import torch
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.runtime.checkpoint import LATEST
-from dist_oaa.runtime.rundir import CONFIG, check_run_dir, save_settings
+from dist_oaa.runtime.checkpoint import Checkpoint, save_checkpoint
+from dist_oaa.runtime.latest import LATEST
+from dist_oaa.runtime.rundir import CONFIG, check_run_dir, save_settings, was_cut_off
 
 SETTINGS = "seed: 0\nrun_dir: a\nresume: false\noptim:\n  lr: 0.1\n  epochs: 3\n"
 
@@ -20,7 +22,7 @@ def earlier(tmp_path):
     """A run directory with a checkpoint."""
     run_dir = tmp_path / "run"
     prepare_run_dir(run_dir, SETTINGS, resume=False)
-    (run_dir / "checkpoints").mkdir()
+    (run_dir / "checkpoints").mkdir(exist_ok=True)
     (run_dir / "checkpoints" / LATEST).write_text("{}")
     return run_dir
 
@@ -29,7 +31,7 @@ def test_a_new_run_saves_its_settings(tmp_path):
     run_dir = tmp_path / "deep" / "run"
     assert prepare_run_dir(run_dir, SETTINGS, resume=False) == []
     assert (run_dir / CONFIG).read_text() == SETTINGS
-    assert sorted(p.name for p in run_dir.iterdir()) == ["classes.txt", CONFIG]
+    assert sorted(p.name for p in run_dir.iterdir()) == ["checkpoints", "classes.txt", CONFIG]
     assert (run_dir / "classes.txt").read_text() == "cat\ndog\n"
 
 
@@ -37,6 +39,19 @@ def test_a_run_that_never_reached_a_checkpoint_may_start_again(tmp_path):
     prepare_run_dir(tmp_path, SETTINGS, resume=False)
     assert "seed: 0 -> 1" in prepare_run_dir(tmp_path, "seed: 1\n", resume=False)
     assert (tmp_path / CONFIG).read_text() == "seed: 1\n"
+
+
+def test_what_was_never_published_is_void(tmp_path):
+    assert not was_cut_off(tmp_path)  # nothing has begun here
+    prepare_run_dir(tmp_path, SETTINGS, resume=False)
+    assert was_cut_off(tmp_path)
+    tensors = {"w": torch.zeros(2)}
+    optimizer = {"state": {}, "param_groups": []}
+    save_checkpoint(tmp_path / "checkpoints", "step-1", Checkpoint(tensors, optimizer, {}), keep=1)
+    assert not was_cut_off(tmp_path)
+    prepare_run_dir(tmp_path, SETTINGS, resume=True)
+    (tmp_path / "checkpoints" / LATEST).unlink()
+    assert not was_cut_off(tmp_path)  # by hand: the maps of the run count all the same
 
 
 def test_an_earlier_run_is_not_overwritten(earlier):

@@ -1,14 +1,30 @@
 """Metrics: the JSON lines say what TensorBoard says, also after a resume."""
 
+import errno
 import json
 import math
+import os
+import resource
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator as PluginEventAccumulator,
+)
+from tensorboard.summary.writer import event_file_writer
 
+from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.tracking import Tracker
+
+
+@pytest.fixture(autouse=True)
+def event_files_in_order(monkeypatch):
+    """Their names end with second, process and a number; tests have several in one second, and
+    TensorBoard reads the tenth of a process before its ninth."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def lines(run_dir: Path) -> list[dict]:
@@ -33,7 +49,7 @@ def curves_of_json(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     """TensorBoard keeps float32."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for entry in lines(run_dir):
-        for tag in entry.keys() - {"stage", "epoch", "step"}:
+        for tag in entry.keys() - {"stage", "epoch", "step", "closes_epoch"}:
             if entry[tag] is not None and not tag.startswith("per_class/"):
                 point = (entry["step"], float(np.float32(entry[tag])))
                 curves.setdefault(tag, []).append(point)
@@ -137,3 +153,101 @@ def test_an_epoch_that_the_checkpoint_had_not_closed_is_measured_anew(tmp_path):
     Tracker(tmp_path, "classify", resumed_step=8, finished_epochs=1).close()
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(x["epoch"], x.get("closes_epoch", False)) for x in lines] == [(0, True), (1, False)]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_tensorboard_counts_an_epoch_once(tmp_path, closed):
+    """Its measurements, pictures and tables have the step of a checkpoint that may be older."""
+    first = Tracker(tmp_path, "classify", resumed_step=0)  # as all runs begin
+    first.log(0, 3, {"train/loss": 0.3})
+    first.log(0, 4, {"train/loss": 0.4})
+    for _ in range(2):  # measured, killed before the checkpoint, and measured again
+        first.image("maps/a", np.zeros((8, 9, 3), np.uint8), 4)
+        first.text("per_class", "| cat |", 4)
+        first.log(0, 4, {"recall": 0.1, "per_class/cat": 0.5, "noise": math.nan}, closes_epoch=True)
+        if closed:
+            break
+        first.close()
+        first = Tracker(tmp_path, "classify", resumed_step=4, finished_epochs=0)
+    first.log(1, 5, {"train/loss": 0.5})
+    first.close()
+    last = Tracker(tmp_path, "classify", resumed_step=4, finished_epochs=int(closed))
+    if not closed:
+        last.image("maps/a", np.zeros((8, 9, 3), np.uint8), 4)
+        last.text("per_class", "| cat |", 4)
+        last.log(0, 4, {"recall": 0.1, "per_class/cat": 0.5, "noise": math.nan}, closes_epoch=True)
+    last.log(1, 5, {"train/loss": 0.5})
+    last.close()
+    shown = PluginEventAccumulator(str(tmp_path / "tensorboard"))
+    shown.Reload()
+    points = {tag: [e.step for e in shown.Tensors(tag)] for tag in shown.Tags()["tensors"]}
+    assert points == {
+        "train/loss": [3, 4, 5],
+        "maps/a": [4],
+        "per_class/text_summary": [4],
+        "recall": [4],
+    }
+    curves = curves_of_board(tmp_path)
+    assert curves == curves_of_json(tmp_path)
+    assert curves["train/loss"] == [(s, float(np.float32(s / 10))) for s in (3, 4, 5)]
+
+
+def full_file(number: int):
+    """A write that takes a part of the line first, as a disk does that fills up."""
+    original = os.write
+
+    def write(file, data):
+        if data.startswith(b'{"stage"'):
+            return original(file, data[:number])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return write
+
+
+@pytest.mark.parametrize("part", [1, 20])
+def test_a_line_that_a_full_disk_refuses_is_taken_back(tmp_path, monkeypatch, part):
+    tracker = Tracker(tmp_path, "classify")
+    tracker.log(0, 1, {"a": 1.0})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full_file(part))
+        with pytest.raises(UserError, match=r"metrics\.jsonl could not be written.*bytes to write"):
+            tracker.log(0, 2, {"a": 2.0})
+    assert [entry["step"] for entry in lines(tmp_path)] == [1]
+    tracker.log(0, 3, {"a": 3.0})
+    tracker.close()
+    assert [entry["step"] for entry in lines(tmp_path)] == [1, 3]
+
+
+def show_many(tracker: Tracker) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    for step in range(2, 40):
+        tracker.image("noise", noise, step)
+        tracker.flush()
+
+
+def test_event_files_on_a_full_disk_give_a_sentence_and_no_traceback(tmp_path, capfd):
+    """The system refuses files beyond 32 KiB: TensorBoard's own thread is the first to fail."""
+    tracker = Tracker(tmp_path, "classify")
+    tracker.log(0, 1, {"a": 1.0})
+    tracker.flush()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (32 << 10, hard))
+    try:
+        with pytest.raises(UserError, match=r"tensorboard could not be written.*File too large"):
+            show_many(tracker)
+        tracker.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Traceback" not in capfd.readouterr().err
+    # What was there can be read, and a resumed run adds to it.
+    second = Tracker(tmp_path, "classify", resumed_step=1)
+    second.log(0, 2, {"a": 2.0})
+    second.close()
+    assert curves_of_board(tmp_path)["a"] == [(1, 1.0), (2, 2.0)]
+    assert threading.excepthook is second._hook
+
+
+def test_a_tracker_that_cannot_be_opened(tmp_path):
+    (tmp_path / "tensorboard").write_text("")
+    with pytest.raises(UserError, match="tensorboard could not be written"):
+        Tracker(tmp_path, "classify")

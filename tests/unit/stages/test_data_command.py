@@ -34,7 +34,7 @@ def test_overview_names_every_command(capsys):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["data"], "oaa data needs a command, expected one of check, demo, voc2012"),
+        (["data"], "oaa data needs a command, expected one of check, demo, voc2012, export"),
         (["data", "chekc"], "unknown command oaa data chekc; did you mean check?"),
         (["data", "demo", "x", "--imges", "3"], "the nearest valid key is images"),
     ],

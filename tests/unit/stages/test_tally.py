@@ -8,7 +8,7 @@ from PIL import Image
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.run import EvaluateConfig
 from dist_oaa.data.sample import ImageSet, Sample
-from dist_oaa.stages.tally import MapTally, listed_images, measured_images
+from dist_oaa.stages.tally import MapTally, drawn_images, listed_images, measured_images
 
 CLASSES = ("cat", "dog", "bird")
 EVALUATE = EvaluateConfig(thresholds=8)
@@ -229,3 +229,19 @@ def test_a_mask_with_an_unknown_index_names_its_file(image_set, maps):
     Image.new("L", (8, 8), 77).save(image_set.samples[2].mask)
     with pytest.raises(UserError, match=r"mask .*2\.png: .*77"):
         counted(image_set, maps)
+
+
+def test_images_to_follow_are_drawn_beside_the_gallery(image_set):
+    gallery = drawn_images(image_set, EvaluateConfig(gallery=2)).tolist()
+    assert len(gallery) == 2
+    followed = drawn_images(image_set, EvaluateConfig(gallery=2, follow=["i4", "i4"])).tolist()
+    assert followed == sorted({*gallery, 4}), "the last one has no mask, so no gallery has it"
+    alone = EvaluateConfig(gallery=0, follow=["i3", "i0"])
+    assert drawn_images(image_set, alone).tolist() == [0, 3]
+    assert drawn_images(image_set, EvaluateConfig(gallery=0)).tolist() == []
+
+
+def test_an_image_to_follow_that_is_not_there(image_set):
+    sentence = "evaluate.follow names 'i44', which is not among the 5 images read; the nearest"
+    with pytest.raises(UserError, match=sentence):
+        drawn_images(image_set, EvaluateConfig(follow=["i1", "i44"]))

@@ -145,3 +145,21 @@ def test_a_damaged_checkpoint(run_dir):
         file.seek(-4, 2)
         file.write(b"\x00\x01\x02\x03")
     refused(run_dir, "model.safetensors is damaged")
+
+
+def test_the_best_checkpoint_and_one_by_name(run_dir):
+    """Each with its own weights, beside the published one of another step."""
+    folder, weights = run_dir / "checkpoints", load_classifier(run_dir).model.state_dict()
+    plain = {"state": {}, "param_groups": []}
+    for step, score in ((41, 0.9), (45, 0.2), (47, None)):
+        model = {name: torch.full_like(value, step) for name, value in weights.items()}
+        state = Checkpoint(model, plain, {"step": step}, 0, "cumulative/recall", score)
+        save_checkpoint(folder, f"step-{step:08d}-g000001", state, keep=2)
+    chosen = {"": 47, "checkpoints/best": 41, "checkpoints/step-00000045-g000001": 45}
+    for path, step in chosen.items():
+        trained = load_classifier(run_dir / path)
+        assert (trained.step, trained.data, trained.class_names) == (step, DATA, NAMES)
+        assert all((value == step).all() for value in trained.model.state_dict().values())
+    refused(folder / "step-00000001", "step-00000001 is no checkpoint, expected a folder in")
+    (folder / "best.json").unlink()
+    refused(folder / "best", "set checkpoint.keep_best")

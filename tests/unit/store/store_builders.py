@@ -1,11 +1,11 @@
 """Miniature stores for the tests of the store room."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from dist_oaa.runtime.fingerprint import labels_fingerprint
+from dist_oaa.runtime.latest import Latest
 from dist_oaa.store.codec import ChangedRows
 from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
@@ -85,8 +85,7 @@ def publish(store: Path, generation: int) -> None:
     """What the run does by its one rename after all shards have committed."""
     folder = store.parent / "checkpoints"
     folder.mkdir(exist_ok=True)
-    latest = {"name": "any", "generation": generation}
-    (folder / "latest.json").write_text(json.dumps(latest), encoding="utf-8")
+    Latest("any", generation).write(folder)
 
 
 def make_store(folder: Path, seed: int = 0, manifest: Manifest | None = None) -> dict:

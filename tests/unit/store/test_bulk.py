@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dist_oaa.store import codec
 from dist_oaa.store.bulk import CHUNK_ROWS, RecordBuffer, crc32_of_rows, keys
 from dist_oaa.store.codec import ChangedRows, DamagedRecordError, Record, encode
-from dist_oaa.store.shard import KEY
+from dist_oaa.store.survey import KEY
 
 
 def make_rows(count: int, dtype: str, size: int, seed: int) -> ChangedRows:

@@ -205,6 +205,8 @@ def test_prepare_store(tmp_path):
     with pytest.raises(UserError, match="earlier run; continue it with --resume"):
         prepare_store(tmp_path / "store", make_manifest(), resume=False)
     assert prepare_store(tmp_path / "store", make_manifest(), resume=True) == made
+    # All shards are committed, but the checkpoint that they belong to was never published.
+    assert prepare_store(tmp_path / "store", make_manifest(), resume=False, void=True) == made
     with pytest.raises(UserError, match="map_size"):
         prepare_store(tmp_path / "store", make_manifest(map_size=6), resume=True)
     (tmp_path / "file").write_text("")

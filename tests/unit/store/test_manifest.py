@@ -91,8 +91,8 @@ def edited(**changes):
         (lambda f: (f / "manifest.json").unlink(), "is no store: .*manifest.json is missing"),
         (lambda f: (f / "images.tsv").unlink(), "is no store: .*images.tsv is missing"),
         (lambda f: (f / "manifest.json").write_text('{"format": 1'), "manifest.json is damaged"),
-        (lambda f: (f / "manifest.json").write_text("[1]"), "format is None, expected 1"),
-        (edited(format=2), "format is 2, expected 1"),
+        (lambda f: (f / "manifest.json").write_text("[1]"), "format is None, expected 2"),
+        (edited(format=1), "format is 1, expected 2"),
         (edited(dtype=None), "damaged: it lacks dtype"),
         (
             lambda f: (f / "images.tsv").write_text("i00\t1\n"),

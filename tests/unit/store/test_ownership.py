@@ -39,3 +39,13 @@ def test_every_shard_has_exactly_one_owner(world, shards):
     assert sorted(s for part in owned for s in part) == list(range(shards))
     assert max(map(len, owned)) - min(map(len, owned)) <= 1
     assert all(s % world == rank for rank, part in enumerate(owned) for s in part)
+
+
+@pytest.mark.parametrize("world", range(1, 9))
+@pytest.mark.parametrize(("shards", "groups"), [(24, 8), (25, 8), (6, 8), (7, 3)])
+def test_a_group_of_shards_has_one_owner(world, shards, groups):
+    owned = [owned_shards(rank, world, shards, groups) for rank in range(world)]
+    assert sorted(s for part in owned for s in part) == list(range(shards))
+    owner = {s: rank for rank, part in enumerate(owned) for s in part}
+    assert all(owner[s] == s % groups % world for s in range(shards))
+    assert all(owner[s] == owner[s % groups] for s in range(shards)), "a group is torn apart"

@@ -165,5 +165,5 @@ def test_mistakes_name_the_key(name, settings, words):
 
 def test_without_the_package_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
-    with pytest.raises(UserError, match="pip install segmentation-models-pytorch"):
+    with pytest.raises(UserError, match=r"needs segmentation-models-pytorch: pip install 'dist"):
         build("Unet")

@@ -171,6 +171,6 @@ def test_mistakes(tmp_path, monkeypatch, run_dir, argv, sentence):
 
 def test_a_missing_package_is_named(tmp_path, run_dir, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r'onnxscript: pip install "dist_oaa\[export\]"'):
+    with pytest.raises(UserError, match=r"onnxscript: pip install 'dist_oaa\[export\]'"):
         command(run_dir, "--out", tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []

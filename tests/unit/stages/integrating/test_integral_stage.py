@@ -14,7 +14,7 @@ from dist_oaa.data.geometry import HORIZONTAL_FLIP_23, IDENTITY_23
 from dist_oaa.data.loader import Batch
 from dist_oaa.models.classifier import build_classifier
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position
+from dist_oaa.runtime.plan import Position
 from dist_oaa.stages.integral import check_shards
 from dist_oaa.stages.integrating.stage import IntegralStage
 

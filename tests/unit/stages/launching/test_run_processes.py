@@ -6,14 +6,19 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from dist_oaa.stages.launching import processes as processes_of_runs
 from dist_oaa.stages.launching.processes import (
+    LAUNCHER,
     Machine,
     describe_exit,
     environment,
     failure_lines,
+    has_gpu_driver,
     last_line,
     launch,
+    this_machine,
 )
 from dist_oaa.stages.launching.progress import clock
 from processes import wait_until_gone
@@ -32,6 +37,38 @@ def test_the_environment_of_a_run():
     assert mine.keys().isdisjoint({"RANK", "WORLD_SIZE", "LOCAL_RANK"})
     assert (mine["OMP_NUM_THREADS"], mine["PYTHONUNBUFFERED"]) == ("1", "1")
     assert environment({"OMP_NUM_THREADS": "4"})["OMP_NUM_THREADS"] == "4"
+
+
+def test_a_run_of_one_rank_chooses_its_threads_itself(tmp_path, monkeypatch):
+    """torchrun's ranks get one for what is not theirs; a rank alone would take that for all."""
+    command = [sys.executable, "-c", "import os; print(os.environ.get('OMP_NUM_THREADS'))"]
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert launch(command, tmp_path / "one").wait(20) == 0
+    assert launch([*command, LAUNCHER], tmp_path / "two").wait(20) == 0
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert launch(command, tmp_path / "three").wait(20) == 0
+    said = [(tmp_path / name).read_text().strip() for name in ("one", "two", "three")]
+    assert said == ["None", "1", "3"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere torch is asked")
+def test_torch_is_asked_for_gpus_where_there_is_a_driver(tmp_path, monkeypatch):
+    assert not has_gpu_driver(tmp_path)
+    for name in ("nvidia0", "null"):  # a card without its driver's control device cannot be used
+        (tmp_path / name).touch()
+    assert not has_gpu_driver(tmp_path)
+    (tmp_path / "nvidiactl").touch()
+    assert has_gpu_driver(tmp_path)
+    monkeypatch.setattr(processes_of_runs, "gpu_names", lambda: ["H100", "H100"])
+    for driver, gpus in ((True, ("H100", "H100")), (False, ())):
+        monkeypatch.setattr(processes_of_runs, "has_gpu_driver", lambda driver=driver: driver)
+        assert this_machine().gpus == gpus
+
+
+def test_without_a_driver_torch_sees_no_gpu():
+    """The short way gives the answer of the long one, on this machine."""
+    if not has_gpu_driver():
+        assert torch.cuda.device_count() == 0
 
 
 def test_what_a_log_says(tmp_path):

@@ -13,7 +13,7 @@ from dist_oaa.config.segmentation import SegmentationConfig
 from dist_oaa.data.label_images import LabelledBatch
 from dist_oaa.models.segmentation.build import build_segmenter
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Position
+from dist_oaa.runtime.plan import Position
 from dist_oaa.stages.segment import check_world
 from dist_oaa.stages.segmenting.stage import SegmentStage, own_statistics, share_statistics
 

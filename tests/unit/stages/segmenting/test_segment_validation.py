@@ -18,7 +18,7 @@ from dist_oaa.data.sample import ImageSet, Sample
 from dist_oaa.evaluation.segmentation import SegmentationResult
 from dist_oaa.models.segmentation.build import build_segmenter
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Plan, Position
+from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.stages.segmenting.epoch_end import Validation
 from dist_oaa.stages.segmenting.report import iou_table
 from dist_oaa.stages.tally import gallery_images

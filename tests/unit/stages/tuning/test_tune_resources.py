@@ -51,7 +51,7 @@ def test_what_no_node_could_ever_give_is_refused(there, trial, message):
 
 def test_a_machine_without_ray_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match="oaa tune needs Ray: pip install"):
+    with pytest.raises(UserError, match=r"oaa tune needs ray: pip install 'dist_oaa\[sweep\]'"):
         connected({}, "local").__enter__()
 
 

@@ -1,0 +1,1 @@
+"""What runs leave, as other programs expect it: maps, pixel labels and boxes in their layouts."""
