@@ -48,6 +48,9 @@ test-fast: env
 bench: env
 	$(BIN)/python tools/bench.py
 
+fuzz: env
+	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz_input.py
+
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html"

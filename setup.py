@@ -93,6 +93,8 @@ setup(
             # The tests build and install the wheel.
             "build>=1.2",
             "setuptools>=77",
+            # make fuzz, which goes without where there is no wheel of it
+            "atheris>=2.3; python_version < '3.13'",
             # make docs
             "mkdocs-material>=9.5",
         ],

@@ -27,6 +27,13 @@ FIELDS = {
     "table_sha256",
     "class_names",
 }
+SOUND = {
+    "map_size": lambda value: type(value) is int and 1 <= value <= 1024,
+    "dtype": lambda value: value in ("uint8", "float16", "float32"),
+    "shards": lambda value: type(value) is int and 1 <= value <= 4096,
+    "class_names": lambda value: type(value) is list and all(type(name) is str for name in value),
+} | {key: lambda value: type(value) is str for key in ("store_id", "fusion", "fingerprint")}
+"""What a value of a manifest may be; the table has a checksum."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,9 @@ class Manifest:
             raise UserError(f"{path}: format is {have}, expected {FORMAT}")
         if not fields.keys() >= FIELDS:
             raise UserError(f"{path} is damaged: it lacks {min(FIELDS - fields.keys())}")
+        wrong = [key for key, sound in SOUND.items() if not sound(fields[key])]
+        if wrong:
+            raise UserError(f"{path} is damaged: {wrong[0]} is {str(fields[wrong[0]])[:80]!r}")
         if hashlib.sha256(table).hexdigest() != fields["table_sha256"]:
             raise UserError(f"{folder / TABLE} does not match the checksum in {MANIFEST}")
         # Not splitlines(), to which some characters of a name are line breaks.
