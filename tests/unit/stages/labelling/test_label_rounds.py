@@ -53,7 +53,7 @@ def on_all_ranks(size: int, total: int, results_of, at_once: int) -> list:
     table = Table(size)
 
     def one(rank: int):
-        world = ThreadWorld(rank, size, rank, torch.device("cpu"), None, table)
+        world = ThreadWorld(rank, size, rank, torch.device("cpu"), table=table)
         taken: list[int] = []
         results = results_of(share(world, range(total)))
         try:
