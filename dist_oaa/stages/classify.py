@@ -14,7 +14,7 @@ from dist_oaa.attention.fusions import find_fusion, stored_dtype
 from dist_oaa.config.accumulate import AccumulateConfig
 from dist_oaa.config.classify import ClassifyConfig
 from dist_oaa.config.errors import UserError
-from dist_oaa.config.load import dump_config, parse_config
+from dist_oaa.config.load import dump_config
 from dist_oaa.data.holdout import kept
 from dist_oaa.data.loader import BatchLoader
 from dist_oaa.data.sample import ImageSet
@@ -22,21 +22,20 @@ from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.data.sources import open_image_set
 from dist_oaa.models.classifier import build_classifier
 from dist_oaa.models.weights import WeightsReport
-from dist_oaa.runtime.distributed import World, open_world
-from dist_oaa.runtime.exact_step import repeatable
+from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.pulse import STARTING
 from dist_oaa.runtime.rundir import check_run_dir, save_settings, was_cut_off
-from dist_oaa.runtime.signals import StopFlag, stop_on_signals
+from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import open_tracker
 from dist_oaa.runtime.trainable import Trainable
 from dist_oaa.stages.classifying.epoch_end import EpochEnd
 from dist_oaa.stages.classifying.measure import Measurer
 from dist_oaa.stages.classifying.report import announce, charts, conclude
 from dist_oaa.stages.classifying.stage import ClassifyStage
-from dist_oaa.stages.going_on import going_on
+from dist_oaa.stages.entering import enter
 from dist_oaa.stages.tally import drawn_images
 from dist_oaa.stages.training import in_name_order, make_trainable, restore
 from dist_oaa.store.facade import StoreWriter, prepare_store
@@ -45,14 +44,7 @@ from dist_oaa.store.manifest import Manifest
 
 def main(prog: str, argv: list[str]) -> int:
     """Runs the stage; returns the exit code."""
-    config = parse_config(ClassifyConfig, prog, argv)
-    with (
-        open_world(config.runtime) as world,
-        repeatable(config.optim, config.runtime, world),
-        stop_on_signals() as stop,
-    ):
-        classify(going_on(config, world), world, stop)
-    return 0
+    return enter(ClassifyConfig, classify, prog, argv)
 
 
 @dataclasses.dataclass

@@ -16,24 +16,23 @@ from dist_oaa.attention.bank import DTYPES
 from dist_oaa.attention.targets import TargetMaps
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.integral import IntegralConfig
-from dist_oaa.config.load import dump_config, parse_config
+from dist_oaa.config.load import dump_config
 from dist_oaa.data.holdout import kept
 from dist_oaa.data.loader import BatchLoader
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.data.sources import open_image_set
 from dist_oaa.models.classifier import OnlineCAMClassifier, build_classifier
-from dist_oaa.runtime.distributed import World, open_world
-from dist_oaa.runtime.exact_step import repeatable
+from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.pulse import STARTING
 from dist_oaa.runtime.rundir import check_run_dir, save_settings
-from dist_oaa.runtime.signals import StopFlag, stop_on_signals
+from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import open_tracker
 from dist_oaa.runtime.trainable import Trainable
-from dist_oaa.stages.going_on import going_on
+from dist_oaa.stages.entering import enter
 from dist_oaa.stages.integrating.epoch_end import IntegralEnd
 from dist_oaa.stages.integrating.report import CHARTS, Origin, announce, conclude
 from dist_oaa.stages.integrating.stage import IntegralStage
@@ -46,14 +45,7 @@ from dist_oaa.store.ownership import assign_shards
 
 def main(prog: str, argv: list[str]) -> int:
     """Runs the stage; returns the exit code."""
-    config = parse_config(IntegralConfig, prog, argv)
-    with (
-        open_world(config.runtime) as world,
-        repeatable(config.optim, config.runtime, world),
-        stop_on_signals() as stop,
-    ):
-        integral(going_on(config, world), world, stop)
-    return 0
+    return enter(IntegralConfig, integral, prog, argv)
 
 
 @dataclasses.dataclass

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.config.load import dump_config, parse_config
+from dist_oaa.config.load import dump_config
 from dist_oaa.config.segment import SegmentConfig
 from dist_oaa.data.label_images import LabelledCollate, LabelledImages
 from dist_oaa.data.loader import BatchLoader
@@ -19,17 +19,16 @@ from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.data.sources import layout_of, open_image_set
 from dist_oaa.models.segmentation.build import build_segmenter
 from dist_oaa.models.segmentation.network import SegmentationNetwork
-from dist_oaa.runtime.distributed import World, open_world
-from dist_oaa.runtime.exact_step import repeatable
+from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.pulse import STARTING
 from dist_oaa.runtime.rundir import check_run_dir, save_settings
-from dist_oaa.runtime.signals import StopFlag, stop_on_signals
+from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import open_tracker
 from dist_oaa.runtime.trainable import Trainable
-from dist_oaa.stages.going_on import going_on
+from dist_oaa.stages.entering import enter
 from dist_oaa.stages.run_settings import difference
 from dist_oaa.stages.segmenting.epoch_end import Validation
 from dist_oaa.stages.segmenting.labels import Training, choose_training
@@ -48,14 +47,7 @@ from dist_oaa.store.ownership import assign_shards
 
 def main(prog: str, argv: list[str]) -> int:
     """Runs the stage; returns the exit code."""
-    config = parse_config(SegmentConfig, prog, argv)
-    with (
-        open_world(config.runtime) as world,
-        repeatable(config.optim, config.runtime, world),
-        stop_on_signals() as stop,
-    ):
-        segment(going_on(config, world), world, stop)
-    return 0
+    return enter(SegmentConfig, segment, prog, argv)
 
 
 @dataclasses.dataclass
