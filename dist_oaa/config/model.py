@@ -204,8 +204,8 @@ class OptimConfig:
         for name in ("max_steps", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optim.{name} is {getattr(self, name)}, expected 0 or more")
-        if not 0 < self.lr <= 1e6:
-            raise ValueError(f"optim.lr is {self.lr}, expected a rate above 0 and at most 1e6")
+        if not 0 < self.lr <= 1e30:
+            raise ValueError(f"optim.lr is {self.lr}, expected a rate above 0, at most 1e30")
         if not self.clip_norm >= 0:
             raise ValueError(f"optim.clip_norm is {self.clip_norm}, expected a norm of 0 or more")
         if not 0 <= self.skip_limit <= 1:

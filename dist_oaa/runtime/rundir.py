@@ -59,15 +59,30 @@ def save_settings(run_dir: Path, config_yaml: str, class_names: Sequence[str]) -
         changes = _changes(run_dir / CONFIG, config_yaml)
         write_atomic(run_dir / CONFIG, config_yaml.encode())
         write_atomic(run_dir / CLASSES, "".join(f"{name}\n" for name in class_names).encode())
-        folder = run_dir / "checkpoints"
+    except OSError as error:
+        raise _unwritable(run_dir, error) from error
+    return changes
+
+
+def begin_training(run_dir: Path, config_yaml: str, class_names: Sequence[str]) -> list[str]:
+    """`save_settings` of a run that will publish checkpoints; notes that it has none yet.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
+    changes = save_settings(run_dir, config_yaml, class_names)
+    folder = run_dir / "checkpoints"
+    try:
         if not (folder / LATEST).exists():
             folder.mkdir(exist_ok=True)
             (folder / UNPUBLISHED).touch()
     except OSError as error:
-        raise UserError(
-            f"run_dir {run_dir} cannot be written: {disk_words(error, run_dir)}"
-        ) from error
+        raise _unwritable(run_dir, error) from error
     return changes
+
+
+def _unwritable(run_dir: Path, error: OSError) -> UserError:
+    return UserError(f"run_dir {run_dir} cannot be written: {disk_words(error, run_dir)}")
 
 
 def _changes(path: Path, config_yaml: str) -> list[str]:

@@ -27,7 +27,7 @@ from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.pulse import STARTING
-from dist_oaa.runtime.rundir import check_run_dir, save_settings
+from dist_oaa.runtime.rundir import begin_training, check_run_dir
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import Tracker, open_tracker
 from dist_oaa.runtime.trainable import Trainable
@@ -86,7 +86,7 @@ def prepare(config: AffinityConfig, world: World) -> Prepared:
     if config.resume:
         _, position = world.agree(lambda: restore(trainable, run_dir))
     saved = dump_config(dataclasses.replace(config, resume=False))
-    changes = world.only_first(lambda: save_settings(run_dir, saved, image_set.class_names))
+    changes = world.only_first(lambda: begin_training(run_dir, saved, image_set.class_names))
     plan = Plan.of(config.optim, len(image_set))
     return Prepared(
         image_set, order, plan, trainable, position, Origin(labels, weights, supervision), changes

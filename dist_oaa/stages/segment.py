@@ -24,7 +24,7 @@ from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.pulse import STARTING
-from dist_oaa.runtime.rundir import check_run_dir, save_settings
+from dist_oaa.runtime.rundir import begin_training, check_run_dir
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import open_tracker
 from dist_oaa.runtime.trainable import Trainable
@@ -91,7 +91,7 @@ def prepare(config: SegmentConfig, world: World) -> Prepared:
         _, position = world.agree(lambda: restore(trainable, run_dir))
     origin = Origin(training, labels, weights)
     saved = dump_config(dataclasses.replace(config, resume=False))
-    changes = world.only_first(lambda: save_settings(run_dir, saved, image_set.class_names))
+    changes = world.only_first(lambda: begin_training(run_dir, saved, image_set.class_names))
     world.only_first(lambda: record_supervision(config, origin))
     return Prepared(
         image_set, images, order, plan, trainable, validation, position, origin, changes

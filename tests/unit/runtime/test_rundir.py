@@ -6,7 +6,7 @@ import torch
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.checkpoint import Checkpoint, save_checkpoint
 from dist_oaa.runtime.latest import LATEST
-from dist_oaa.runtime.rundir import CONFIG, check_run_dir, save_settings, was_cut_off
+from dist_oaa.runtime.rundir import CONFIG, begin_training, check_run_dir, was_cut_off
 
 SETTINGS = "seed: 0\nrun_dir: a\nresume: false\noptim:\n  lr: 0.1\n  epochs: 3\n"
 
@@ -14,7 +14,7 @@ SETTINGS = "seed: 0\nrun_dir: a\nresume: false\noptim:\n  lr: 0.1\n  epochs: 3\n
 def prepare_run_dir(run_dir, settings, resume):
     """As a stage does it."""
     check_run_dir(run_dir, resume)
-    return save_settings(run_dir, settings, ["cat", "dog"])
+    return begin_training(run_dir, settings, ["cat", "dog"])
 
 
 @pytest.fixture
