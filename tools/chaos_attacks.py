@@ -149,7 +149,16 @@ def _at_the_moment(attack: Attack, node: Node) -> bool:
 
 def _workers(attack: Attack, node: Node) -> list[int]:
     ranks = node.ranks()
-    return descendants(ranks[attack.rank]) if len(ranks) > attack.rank else []
+    below = descendants(ranks[attack.rank]) if len(ranks) > attack.rank else []
+    return [pid for pid in below if not _is_tracker(pid)]
+
+
+def _is_tracker(pid: int) -> bool:
+    """Python's own process beside spawned ones, which loads nothing."""
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _send(attack: Attack, node: Node) -> bool:

@@ -6,7 +6,9 @@ that never answer.
 """
 
 import contextlib
+import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from multiprocessing import connection
@@ -29,6 +31,10 @@ WHY = {
     signal.SIGKILL: "perhaps out of memory; lower data.workers",
     signal.SIGBUS: "perhaps for want of shared memory; enlarge /dev/shm or lower data.workers",
 }
+LONGEST_SOCKET = 107
+"""Bytes of a socket's path that Linux takes."""
+SOCKET = "/pymp-12345678/listener-12345678"
+"""How multiprocessing calls one in the folder for temporary files."""
 
 
 class Workers:
@@ -47,7 +53,7 @@ class Workers:
         if loader.num_workers:
             # Workers keep sockets in a temporary folder. Where we have made one they use it, and
             # it is removed by us; a worker that is killed would leave its own.
-            get_temp_dir()
+            make_socket_folder()
         iterator = iter(loader)
         if hasattr(iterator, "_workers"):
             self._iterator = iterator
@@ -145,6 +151,21 @@ def how_it_ended(exit_code: int) -> str:
         return f"was killed by signal {-exit_code}"
     why = f", {WHY[killer]}" if killer in WHY else ""
     return f"was killed by signal {killer.value} ({killer.name}){why}"
+
+
+def make_socket_folder() -> None:
+    """The folder for the sockets of this process's workers, where a socket's path is not too long.
+
+    Below a long $TMPDIR no worker could hand over a batch: it would print an error and hang.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) + len(SOCKET) <= LONGEST_SOCKET:
+        get_temp_dir()
+        return
+    usual, tempfile.tempdir = tempfile.tempdir, "/tmp"
+    try:
+        get_temp_dir()
+    finally:
+        tempfile.tempdir = usual
 
 
 def start_worker(_: int) -> None:

@@ -1,8 +1,11 @@
 """Data workers that die, hang or wait: what is said of them, and that they end."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,7 +19,7 @@ from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import RunError
 from dist_oaa.data.loader import BatchLoader
 from dist_oaa.data.sample import ImageSet, Sample
-from dist_oaa.data.workers import Workers, how_it_ended
+from dist_oaa.data.workers import Workers, how_it_ended, make_socket_folder
 
 
 @pytest.mark.parametrize(
@@ -143,3 +146,22 @@ def test_a_worker_that_hangs_is_named_and_ended(tmp_path):
     loader.close()
     assert time.monotonic() - start < 20
     assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("length", [20, 75, 76, 200])
+def test_a_socket_fits_below_any_temporary_folder(length, monkeypatch):
+    long = Path("/tmp") / ("oaa-" + "x" * length)[: length - len("/tmp/")]
+    long.mkdir(exist_ok=True)
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", str(long))
+        monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", None)
+        make_socket_folder()
+        folder = multiprocessing.current_process()._config["tempdir"]
+        assert Path(folder).is_dir()
+        assert Path(folder).parent == (long if length <= 75 else Path("/tmp"))
+        assert tempfile.gettempdir() == str(long)
+        with multiprocessing.connection.Listener(f"{folder}/listener-12345678"):
+            pass
+        Path(folder).rmdir()
+    finally:
+        shutil.rmtree(long)
