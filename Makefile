@@ -18,7 +18,7 @@ $(READY): setup.py constraints.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,crf,export,report,smp,sweep,weights]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,crf,export,lightning,report,smp,sweep,weights]'
 	@touch $(READY)
 
 demo: env

@@ -1,11 +1,14 @@
 """Fixtures that all tests share."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+import processes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -17,7 +20,12 @@ if not torch.cuda.is_available():
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Quietens numpy where float32 overflows in the interpreter: kernels mean it to."""
+    """Quietens numpy where float32 overflows in the interpreter: kernels mean it to.
+
+    And hears Ctrl-C, which a shell has its background jobs ignore: so would all that tests start.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:triton.runtime.interpreter")
 
 
@@ -56,6 +64,9 @@ def demo_data(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_leaks():
-    """Fails a test that leaves a process group behind."""
+    """Fails a test that leaves a process or a process group behind, and ends the process."""
+    before = len(processes.STARTED)
     yield
+    left = processes.end_started(before)
+    assert not left, f"the test left processes running, whose output is in {left}"
     assert not torch.distributed.is_initialized(), "the test left its process group open"

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,6 +38,10 @@ def alone(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "dist_oaa", *arguments]
 
 
+STARTED: list["Running"] = []
+"""What has been started, so that a test that fails leaves nothing running either."""
+
+
 class Running:
     """A started command, in a process group of its own, with its output in a file.
 
@@ -62,6 +67,7 @@ class Running:
                 cwd=REPOSITORY,
                 start_new_session=True,
             )
+        STARTED.append(self)
 
     def text(self) -> str:
         """Everything printed so far."""
@@ -100,6 +106,31 @@ def run(
     """Runs a command to its end; arguments as for `Running`; exit code and output."""
     started = Running(command, log, fresh, **variables)
     return started.wait(seconds), started.text()
+
+
+def two_ranks(arguments: Sequence[str], folder: Path, **variables: str) -> tuple[list[int], str]:
+    """Exit codes and joint output of two ranks that no launcher ends when one of them does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": port}
+    place |= {"MASTER_ADDR": "127.0.0.1"} | variables
+    command = [sys.executable, *arguments]
+    ranks = [
+        Running(command, folder / f"{r}.log", RANK=str(r), LOCAL_RANK=str(r), **place)
+        for r in range(2)
+    ]
+    codes = [rank.wait(100) for rank in ranks]
+    return codes, "".join(rank.text() for rank in ranks)
+
+
+def end_started(since: int) -> list[str]:
+    """Kills what was started from a number of `STARTED` on and still runs; names it."""
+    left = [run for run in STARTED[since:] if run.process.poll() is None]
+    del STARTED[since:]
+    for run in left:
+        run.kill()
+    return [str(run.log) for run in left]
 
 
 def children(parent: int) -> list[int]:

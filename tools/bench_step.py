@@ -10,7 +10,6 @@ step accumulates as many batches as fifty steps would, and commits them, and the
 divided by fifty.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench_common import Figure, machine, show, spread, write
+from bench_common import Figure, run_step_benchmark, share_of_a_step
 from dist_oaa.attention.accumulator import AttentionAccumulator
 from dist_oaa.attention.batch import Observation, Rules
 from dist_oaa.config.model import ModelConfig, OptimConfig
@@ -135,17 +134,10 @@ def measure(rounds: int, times: int) -> tuple[list[Figure], list[str]]:
                     seconds[number, which] = training.step(times * which)
         finally:
             training.close()
-    share = 100 * (seconds[:, 1] / seconds[:, 0] - 1) / times
-    drawn = np.random.default_rng(0).choice(share, (2000, rounds))
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    share, notes = share_of_a_step(seconds[:, 0], seconds[:, 1], times)
     per_step = 100 / times / rounds / float(np.median(seconds[:, 0]))
-    notes = [
-        f"a step without: {spread(seconds[:, 0], 1, 's')}; with {times} steps' worth: "
-        f"{spread(seconds[:, 1], 1, 's')}",
-        f"{rounds} pairs of steps; 95 % interval of the share: {low:.3f} to {high:.3f} %",
-    ]
     return [
-        Figure("share of a training step, with against without", np.median(share), "%", "<= 1"),
+        Figure("share of a training step, with against without", share, "%", "<= 1"),
         Figure("of it in update and snapshot", training.in_calls_s * per_step, "%"),
         Figure("processor time of the commits' thread", training.in_thread_s * per_step, "%"),
     ], notes
@@ -153,17 +145,7 @@ def measure(rounds: int, times: int) -> tuple[list[Figure], list[str]]:
 
 def main() -> int:
     """Measures, prints the table, and writes it as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=24, help="pairs of steps, a count")
-    parser.add_argument("--times", type=int, default=50, help="steps' worth of maps in a step")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the training")
-    parser.add_argument("--json", default="", help="file for the figures")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    figures, notes = measure(args.rounds, args.times)
-    show(figures, "A training step", [machine(), *notes])
-    write(figures, args.json)
-    return 0
+    return run_step_benchmark(__doc__.splitlines()[0], "A training step", measure)
 
 
 if __name__ == "__main__":

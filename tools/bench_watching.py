@@ -12,7 +12,6 @@ all this fifty times over, its threads wake fifty times as often, and the differ
 fifty.
 """
 
-import argparse
 import contextlib
 import io
 import math
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench_common import Figure, in_turn, machine, show, spread, write
+from bench_common import Figure, in_turn, run_step_benchmark, share_of_a_step
 from dist_oaa.config.model import ModelConfig, OptimConfig
 from dist_oaa.config.run import RuntimeConfig
 from dist_oaa.models.classifier import build_classifier
@@ -116,18 +115,11 @@ def measure(rounds: int, times: int) -> tuple[list[Figure], list[str]]:
                     training.step(heartbeat.pulse, times)
 
         seconds = in_turn({"without": lambda: training.step(None, 0), "with": watched}, rounds, 2)
-    share = 100 * (seconds["with"] / seconds["without"] - 1) / times
-    drawn = np.random.default_rng(0).choice(share, (2000, rounds))
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    share, notes = share_of_a_step(seconds["without"], seconds["with"], times)
     per_step = 100 / times / (rounds + 2) / float(np.median(seconds["without"]))
     assert not training.found, "random images gave numbers that are not finite"
-    notes = [
-        f"a step without: {spread(seconds['without'], 1, 's')}; with {times} steps' worth: "
-        f"{spread(seconds['with'], 1, 's')}",
-        f"{rounds} pairs of steps; 95 % interval of the share: {low:.3f} to {high:.3f} %",
-    ]
     return [
-        Figure("watching and guarding a step, with against without", np.median(share), "%", "<= 1"),
+        Figure("watching and guarding a step, with against without", share, "%", "<= 1"),
         *(
             Figure(f"of it for {what}", training.seconds[name] * per_step, "%")
             for name, what in (
@@ -141,17 +133,7 @@ def measure(rounds: int, times: int) -> tuple[list[Figure], list[str]]:
 
 def main() -> int:
     """Measures, prints the table, and writes it as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=24, help="pairs of steps, a count")
-    parser.add_argument("--times", type=int, default=50, help="steps' worth of watching in a step")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the training")
-    parser.add_argument("--json", default="", help="file for the figures")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    figures, notes = measure(args.rounds, args.times)
-    show(figures, "A step that is watched", [machine(), *notes])
-    write(figures, args.json)
-    return 0
+    return run_step_benchmark(__doc__.splitlines()[0], "A step that is watched", measure)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dist_oaa.data.geometry import HORIZONTAL_FLIP_23, crop_23, then
 from dist_oaa.data.loader import Batch, BatchLoader, Collate
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.data.views import CollateViews, View, ViewedImages, views_of
+from dist_oaa.runtime.pulse import Pulse
 
 
 def crops_of(
@@ -82,12 +83,13 @@ def look_loader(
     crops: CropsConfig,
     multiple: int,
     pin: bool,
+    pulse: Pulse,
 ) -> BatchLoader:
     """Loads, for each array of image indices, one Batch for each view and then for each crop."""
     look = partial(looks_at, config=config, views=views, crops=crops, multiple=multiple)
     images = ViewedImages(image_set, config, look)
     collate = CollateViews(Collate(image_set), views.count + crops.count)
-    return BatchLoader(image_set, config, multiple, 0, pin, images, collate)
+    return BatchLoader(image_set, config, multiple, 0, pin, images, collate, pulse)
 
 
 def batch_of(

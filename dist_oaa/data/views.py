@@ -17,6 +17,7 @@ from dist_oaa.data.geometry import HORIZONTAL_FLIP_23, IDENTITY_23
 from dist_oaa.data.images import BadImageError, read_image
 from dist_oaa.data.loader import MEASURE, Batch, BatchLoader, Collate
 from dist_oaa.data.sample import ImageSet
+from dist_oaa.runtime.pulse import Pulse
 
 View = tuple[np.ndarray, np.ndarray]
 """Input image (uint8 RGB, h x w x 3) and its geometry (float32, 2 x 3)."""
@@ -80,6 +81,7 @@ class ViewLoader(BatchLoader):
     Args:
         multiple: the trunk's stride; input sizes are multiples of it.
         pin: pin host memory for asynchronous copies to a GPU.
+        pulse: as of BatchLoader.
     """
 
     def __init__(
@@ -89,11 +91,12 @@ class ViewLoader(BatchLoader):
         views: ViewsConfig,
         multiple: int,
         pin: bool = False,
+        pulse: Pulse | None = None,
     ) -> None:
         look = partial(views_of, config=config, views=views, multiple=multiple)
         images = ViewedImages(image_set, config, look)
         collate = CollateViews(Collate(image_set), views.count)
-        super().__init__(image_set, config, multiple, 0, pin, images, collate)
+        super().__init__(image_set, config, multiple, 0, pin, images, collate, pulse)
 
     def load_views(self, batches: Sequence[np.ndarray]) -> Iterator[list[Batch]]:
         """Yields, for each array of image indices, one Batch for each view."""

@@ -1,20 +1,17 @@
 """A callback for Lightning (`pip install dist_oaa[lightning]`): attention accumulates as it trains.
 
-    class Classifier(LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.network = OnlineCAM(torchvision.models.resnet18(num_classes=20))
+class Classifier(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.network = OnlineCAM(torchvision.models.resnet18(num_classes=20))
 
-        def training_step(self, batch, batch_idx):
-            images, labels, ids, geometry = batch
-            logits, cam = self.network(images)
-            loss = binary_cross_entropy_with_logits(logits, labels)
-            return {"loss": loss, "logits": logits, "cam": cam, "ids": ids, "geometry": geometry}
+    def training_step(self, batch, batch_idx):
+        images, labels, ids, geometry = batch
+        logits, cam = self.network(images)
+        loss = binary_cross_entropy_with_logits(logits, labels)
+        return {"loss": loss, "logits": logits, "cam": cam, "ids": ids, "geometry": geometry}
 
-    Trainer(callbacks=[AccumulateAttention("store/", ids, labels_NC)])
-
-The project's tests run it with a stand-in for the Trainer that calls the same hooks in the order of
-Lightning 2, and with Lightning itself where that is installed.
+Trainer(callbacks=[AccumulateAttention("store/", ids, labels_NC)])
 """
 
 from collections.abc import Mapping, Sequence

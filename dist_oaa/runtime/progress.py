@@ -2,10 +2,13 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dist_oaa.runtime.pulse import Pulse
 
 LINE_EVERY_S = 60.0
 """Longest time between plain lines while steps are made, in seconds."""
@@ -92,3 +95,29 @@ class Reporter:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+@contextmanager
+def one_pass(
+    reporter: Reporter, pulse: Pulse, what: str, total: int
+) -> Iterator[Callable[[int, int], None]]:
+    """A pass over images without optimiser steps: shown, and watched for standing still.
+
+    Args:
+        what: what is done with the images, for the word about a pass that stands still.
+        total: steps of the pass.
+
+    Yields:
+        what is to be called after each step, with its number from 1 and the images of all ranks.
+    """
+
+    def done(step: int, images: int) -> None:
+        pulse.moved()
+        reporter.step(None, step, images, {})
+
+    reporter.start(total, 0)
+    try:
+        with pulse.doing(what):
+            yield done
+    finally:
+        reporter.stop()

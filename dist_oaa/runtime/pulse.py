@@ -110,6 +110,10 @@ class Pulse:
         self._since = self.clock()
         self._before = self._spent[WAITING], self._spent[LOADING]
 
+    def moved(self) -> None:
+        """Notes that a pass without optimiser steps has come further."""
+        self.step_at = self.clock()
+
     def step_done(self, epoch: int, step: int, images: int) -> None:
         """Notes the end of an optimiser step, with this rank's images in it."""
         now, (waited, loaded) = self.clock(), self._before

@@ -32,7 +32,7 @@ from dist_oaa.data.views import ViewLoader
 from dist_oaa.models.classifier import OnlineCAMClassifier, valid_cells
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import sync_folder
-from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.progress import Reporter, one_pass
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.stages.tally import ImageMaps, MapTally, Measurement, drawn_images, unit
 from dist_oaa.stages.training import autocast
@@ -132,18 +132,18 @@ class Attender:
         if self.optim.channels_last:
             self.model.to(memory_format=torch.channels_last)
         stride, pin = self.model.trunk.stride, device.type == "cuda"
-        loader = ViewLoader(self.image_set, self.data, self.views, stride, pin)
+        pulse = self.world.pulse
+        loader = ViewLoader(self.image_set, self.data, self.views, stride, pin, pulse)
         reporter = self.reporter or Reporter(False, 1)
-        reporter.start(len(parts), 0)
         done = 0
-        try:
-            with closing(loader):
-                for step, views in enumerate(loader.load_views(parts), start=1):
-                    images = self._take(views, folder, done)
-                    done += images
-                    reporter.step(None, step, images, {})
-        finally:
-            reporter.stop()
+        with (
+            one_pass(reporter, pulse, "taking attention from images", len(parts)) as tell,
+            closing(loader),
+        ):
+            for step, views in enumerate(loader.load_views(parts), start=1):
+                images = self._take(views, folder, done)
+                done += images
+                tell(step, images)
 
     def _take(self, views: list[Batch], folder: Path, done: int) -> int:
         """Writes and counts the maps of one batch; returns the images of all ranks' batches.

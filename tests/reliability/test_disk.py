@@ -3,9 +3,7 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from dist_oaa.cli import run as oaa
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.checkpoint import load_checkpoint
-from processes import Running
+from processes import two_ranks
 from runs import assert_same_run, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
@@ -132,32 +130,6 @@ def test_a_disk_that_is_full_at_the_start_or_fills(size, small_disk, demo_data, 
     shutil.rmtree(run_dir)
 
 
-def two_ranks(arguments: list[str], folder: Path, fault: str) -> tuple[list[int], str]:
-    """Exit codes and joint output of two ranks that no launcher ends when one of them does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    place = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "OAA_FAULT": fault,
-    }
-    command = [sys.executable, "-m", "dist_oaa", *arguments]
-    ranks = [
-        Running(command, folder / f"{r}.log", RANK=str(r), LOCAL_RANK=str(r), **place)
-        for r in range(2)
-    ]
-    try:
-        codes = [rank.wait(100) for rank in ranks]
-    finally:
-        for rank in ranks:
-            if rank.process.poll() is None:
-                rank.kill()
-    return codes, "".join(rank.text() for rank in ranks)
-
-
 @pytest.mark.parametrize(
     ("fault", "where"),
     [
@@ -168,7 +140,8 @@ def two_ranks(arguments: list[str], folder: Path, fault: str) -> tuple[list[int]
 def test_the_first_rank_alone_stops_both(fault, where, demo_data, tmp_path):
     """What only rank 0 writes: its log, and the checkpoint beside training."""
     run_dir = tmp_path / "run"
-    codes, text = two_ranks(settings(demo_data, run_dir, **CHANGES), tmp_path, fault)
+    arguments = ["-m", "dist_oaa", *settings(demo_data, run_dir, **CHANGES)]
+    codes, text = two_ranks(arguments, tmp_path, OAA_FAULT=fault)
     assert codes == [2, 2], text
     assert text.count(where) == 1, text
     assert " bytes to write" in text

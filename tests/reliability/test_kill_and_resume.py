@@ -5,15 +5,13 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from processes import Running, children, descendants, run, torchrun, wait_until_gone
+from processes import Running, children, descendants, run, torchrun, two_ranks, wait_until_gone
 from runs import assert_same_run, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
@@ -98,31 +96,6 @@ def test_killed_while_a_checkpoint_is_on_its_way(fault, demo_data, uninterrupted
     victim.kill()
     assert_resumes(demo_data, uninterrupted, run_dir, tmp_path / "second.log")
     assert f"resuming after {STEPS_PER_EPOCH} steps" in (tmp_path / "second.log").read_text()
-
-
-def two_ranks(arguments: list[str], folder: Path) -> tuple[list[int], str]:
-    """Exit codes and joint output of two ranks that no launcher ends when one of them does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    place = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    command = [sys.executable, *arguments]
-    ranks = [
-        Running(command, folder / f"{r}.log", RANK=str(r), LOCAL_RANK=str(r), **place)
-        for r in range(2)
-    ]
-    try:
-        codes = [rank.wait(100) for rank in ranks]
-    finally:
-        for rank in ranks:
-            if rank.process.poll() is None:
-                rank.kill()
-    return codes, "".join(rank.text() for rank in ranks)
 
 
 def assert_stopped_by_its_disk(codes: list[int], text: str) -> None:

@@ -84,15 +84,21 @@ def test_nothing_is_left_of_a_run(demo_data, damaged_data, tmp_path, ending, cod
     assert not [name for name in names if name.endswith(".tmp") or ".tmp-" in name]
 
 
-def test_a_worker_that_hangs_does_not_outlive_the_run(demo_data, tmp_path):
-    run_dir = tmp_path / "run"
+@pytest.fixture
+def hanging(demo_data, tmp_path):
+    """A run of which one data worker has been stopped; its processes; the stopped one."""
     changes = ENDLESS | {"data.workers": 2}
-    run = Running(alone(*settings(demo_data, run_dir, **changes)), tmp_path / "log")
-    under_way(run, run_dir)
+    run = Running(alone(*settings(demo_data, tmp_path / "run", **changes)), tmp_path / "log")
+    under_way(run, tmp_path / "run")
     family = descendants(run.process.pid)
     workers = [p for p in family if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
     os.kill(workers[0], signal.SIGSTOP)
-    run.wait_until(lambda: f"(pid {workers[0]}) has not answered" in run.text(), 30)
+    return run, family, workers[0]
+
+
+def test_a_worker_that_hangs_does_not_outlive_the_run(hanging):
+    run, family, stopped = hanging
+    run.wait_until(lambda: f"(pid {stopped}) has not answered" in run.text(), 30)
     # The step that it holds up never comes to an end: the second one stops at once.
     for _ in range(2):
         os.kill(run.process.pid, signal.SIGINT)
@@ -101,14 +107,8 @@ def test_a_worker_that_hangs_does_not_outlive_the_run(demo_data, tmp_path):
     wait_until_gone(family, 10)
 
 
-def test_a_killed_run_takes_its_workers_along(demo_data, tmp_path):
-    run_dir = tmp_path / "run"
-    changes = ENDLESS | {"data.workers": 2}
-    run = Running(alone(*settings(demo_data, run_dir, **changes)), tmp_path / "log")
-    under_way(run, run_dir)
-    family = descendants(run.process.pid)
-    workers = [p for p in family if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
-    os.kill(workers[0], signal.SIGSTOP)  # it cannot notice by itself
+def test_a_killed_run_takes_its_workers_along(hanging):
+    run, family, _ = hanging  # the stopped one cannot notice by itself
     os.kill(run.process.pid, signal.SIGKILL)
     run.wait(10)
     wait_until_gone(family, 10)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from leftovers import left_in, shared_by, still_there
-from processes import Running, children, descendants, torchrun, wait_until_gone
+from processes import Running, alone, children, descendants, run, torchrun, wait_until_gone
 from runs import settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -109,3 +109,25 @@ def test_a_slow_rank_is_named_while_it_is_slow(demo_data, tmp_path):
     own, others = (float(s) for s in re.findall(r"0\.\d+", told[0]))
     assert own >= 0.6 > others
     assert re.match(r"rank 1 \(\S+\) is no longer slow, after \d+ steps: ", told[1]), told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "doing"),
+    [
+        (["attend", "--data.workers", "0"], "taking attention from images"),
+        (["pseudo-label", "--processes", "1"], "working through the images"),
+    ],
+)
+def test_a_pass_without_steps_says_why_it_stands_still(demo_data, tmp_path, arguments, doing):
+    run_dir = tmp_path / "run"
+    code, text = run(alone(*settings(demo_data, run_dir)), tmp_path / "trained")
+    assert code == 0, text
+    source = ["--checkpoint" if arguments[0] == "attend" else "--maps", str(run_dir)]
+    command = alone(*arguments, *source, "--run_dir", str(tmp_path / "out"))
+    code, text = run(
+        [*command, "--runtime.device", "cpu", "--runtime.quiet_s", "1"],
+        tmp_path / "log",
+        OAA_FAULT="data.read=sleep:4,hit=5",
+    )
+    assert code == 0, text
+    assert re.search(rf"no step for \d+ s: {doing}", text), text

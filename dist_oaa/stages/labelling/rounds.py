@@ -11,7 +11,7 @@ import numpy as np
 
 from dist_oaa.config.errors import Interrupted, RunError, UserError
 from dist_oaa.runtime.distributed import World, threads_per_rank
-from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.progress import Reporter, one_pass
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,9 +52,8 @@ def work_through(
     """
     mine = len(range(world.rank, total, world.size))
     rounds = -(-len(range(0, total, world.size)) // at_once)
-    reporter.start(rounds, 0)
     done = 0
-    try:
+    with one_pass(reporter, world.pulse, "working through the images", rounds) as tell:
         for number in range(rounds):
             count = max(0, min(at_once, mine - number * at_once))
             taken, error = _take_some(results, count, take)
@@ -62,9 +61,7 @@ def work_through(
             done += images
             if errors:
                 _raise_first(world, error, done, total)
-            reporter.step(None, number + 1, images, {})
-    finally:
-        reporter.stop()
+            tell(number + 1, images)
 
 
 def _take_some(

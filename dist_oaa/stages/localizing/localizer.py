@@ -23,7 +23,7 @@ from dist_oaa.evaluation.localization import Localization, Thresholds
 from dist_oaa.evaluation.maps import own_maximum, resize_map
 from dist_oaa.evaluation.pixel_precision import PixelPrecision
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.progress import Reporter, one_pass
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.stages.localizing.lists import MeasuredList
 from dist_oaa.stages.localizing.looking import Looked, Looker
@@ -110,18 +110,17 @@ class ListLocalizer:
         stride, pin = self.looker.model.trunk.stride, world.device.type == "cuda"
         config = self.config
         loader = look_loader(
-            self.listed.image_set, config.data, config.views, config.crops, stride, pin
+            self.listed.image_set, config.data, config.views, config.crops, stride, pin, world.pulse
         )
-        self.reporter.start(len(parts), 0)
         done = 0
-        try:
-            with closing(loader):
-                for step, looks in enumerate(loader.load(parts, MEASURE), start=1):
-                    images = self._take(looks, done)
-                    done += images
-                    self.reporter.step(None, step, images, {})
-        finally:
-            self.reporter.stop()
+        with (
+            one_pass(self.reporter, world.pulse, "looking for objects", len(parts)) as tell,
+            closing(loader),
+        ):
+            for step, looks in enumerate(loader.load(parts, MEASURE), start=1):
+                images = self._take(looks, done)
+                done += images
+                tell(step, images)
         return self._sum_up()
 
     def parts(self) -> list[np.ndarray]:
