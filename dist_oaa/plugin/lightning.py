@@ -16,7 +16,7 @@ Trainer(callbacks=[AccumulateAttention("store/", ids, labels_NC)])
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -24,16 +24,20 @@ from torch import Tensor
 from dist_oaa.config.errors import UserError
 from dist_oaa.plugin.accumulator import AttentionAccumulator
 
-try:
+if TYPE_CHECKING:
+    # Both names may be installed; as a type they are the same class.
     from lightning.pytorch import Callback
-except ImportError:
+else:
     try:
-        from pytorch_lightning import Callback
-    except ImportError as error:
-        raise UserError(
-            "dist_oaa.plugin.lightning needs Lightning, which is not installed: "
-            "pip install 'dist_oaa[lightning]'"
-        ) from error
+        from lightning.pytorch import Callback
+    except ImportError:
+        try:
+            from pytorch_lightning import Callback
+        except ImportError as error:
+            raise UserError(
+                "dist_oaa.plugin.lightning needs Lightning, which is not installed: "
+                "pip install 'dist_oaa[lightning]'"
+            ) from error
 
 # What `open` takes too; the rest is written in the store.
 OF_OPEN = ("gate", "tau", "rho", "softmax", "local_dir", "device")

@@ -55,7 +55,7 @@ def test_after_a_repair_from_a_copy(cut_off, whole, tmp_path, capsys):
     data = bytearray(file.read_bytes())
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     file.write_bytes(data)
-    with pytest.raises(UserError, match="1 of the 6 shards .* are damaged"):
+    with pytest.raises(UserError, match=r"1 of the 6 shards .* are damaged"):
         verify(str(run_dir))
     with pytest.raises(UserError, match="shard-0001"):
         go_on()
