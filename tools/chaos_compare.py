@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from dist_oaa.runtime.checkpoint import Checkpoint, load_checkpoint
+from dist_oaa.runtime.lease import held_leases
 from dist_oaa.store.facade import StoreReader
-from dist_oaa.store.lease import is_held
 from dist_oaa.store.manifest import MANIFEST
 
 # Written anew in each process, or compared by what they mean.
 APART = ("config.yaml", "metrics.jsonl", "heartbeat.json", "launchers.json")
-APART_FOLDERS = ("tensorboard", "checkpoints")
+APART_FOLDERS = ("tensorboard", "checkpoints", "leases")
 # The number of a checkpoint counts those that a signal has added.
 COUNTED = "generation"
 # Every start writes the layout of the charts.
@@ -158,6 +158,6 @@ def other_files(run_dir: Path) -> dict[str, bytes]:
 def left_behind(run_dir: Path) -> list[str]:
     """What a finished run must not leave: temporary files, leases that are held."""
     stray = [p for p in run_dir.rglob("*") if p.name.endswith((".tmp", ".new"))]
-    held = [p for p in run_dir.glob("*/leases/*.lock") if is_held(p)]
+    held = held_leases(run_dir)
     notes = [f"{path.relative_to(run_dir)} was left behind" for path in sorted(stray)]
-    return notes + [f"{path.relative_to(run_dir)} is still held" for path in sorted(held)]
+    return notes + [f"{path.relative_to(run_dir)} is still held" for path in held]

@@ -9,7 +9,7 @@ that it neither waits for nor disturbs the GPU's queue.
 import datetime
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +42,8 @@ class World:
     """gloo group for host-side messages; None in a world of one."""
     heartbeat: Heartbeat = field(default_factory=silent_heartbeat, compare=False, repr=False)
     """What the ranks last said of themselves."""
+    until_end: ExitStack = field(default_factory=ExitStack, compare=False, repr=False)
+    """What this rank gives back when its stage ends, however that ends."""
 
     @property
     def is_first(self) -> bool:

@@ -27,11 +27,11 @@ from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.pulse import STARTING
-from dist_oaa.runtime.rundir import begin_training, check_run_dir
+from dist_oaa.runtime.rundir import check_run_dir
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import Tracker, open_tracker
 from dist_oaa.runtime.trainable import Trainable
-from dist_oaa.stages.entering import enter
+from dist_oaa.stages.entering import begin, enter
 from dist_oaa.stages.learned_affinity import LearnedAffinity
 from dist_oaa.stages.pairing.pictures import draw_boundaries
 from dist_oaa.stages.pairing.report import CHARTS, Origin, announce, conclude
@@ -86,7 +86,7 @@ def prepare(config: AffinityConfig, world: World) -> Prepared:
     if config.resume:
         _, position = world.agree(lambda: restore(trainable, run_dir))
     saved = dump_config(dataclasses.replace(config, resume=False))
-    changes = world.only_first(lambda: begin_training(run_dir, saved, image_set.class_names))
+    changes = begin(world, run_dir, saved, image_set.class_names)
     plan = Plan.of(config.optim, len(image_set))
     return Prepared(
         image_set, order, plan, trainable, position, Origin(labels, weights, supervision), changes

@@ -27,7 +27,7 @@ from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.pulse import STARTING
-from dist_oaa.runtime.rundir import begin_training, check_run_dir, was_cut_off
+from dist_oaa.runtime.rundir import check_run_dir, was_cut_off
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import open_tracker
 from dist_oaa.runtime.trainable import Trainable
@@ -35,7 +35,7 @@ from dist_oaa.stages.classifying.epoch_end import EpochEnd
 from dist_oaa.stages.classifying.measure import Measurer
 from dist_oaa.stages.classifying.report import announce, charts, conclude
 from dist_oaa.stages.classifying.stage import ClassifyStage
-from dist_oaa.stages.entering import enter
+from dist_oaa.stages.entering import begin, enter
 from dist_oaa.stages.tally import drawn_images
 from dist_oaa.stages.training import in_name_order, make_trainable, restore
 from dist_oaa.store.facade import StoreWriter, prepare_store
@@ -101,7 +101,7 @@ def prepare(config: ClassifyConfig, world: World) -> Prepared:
         checkpoint, position = world.agree(lambda: restore(trainable, run_dir))
         generation = checkpoint.generation
     saved = dump_config(dataclasses.replace(config, resume=False))
-    changes = world.only_first(lambda: begin_training(run_dir, saved, image_set.class_names))
+    changes = begin(world, run_dir, saved, image_set.class_names)
     return Prepared(
         image_set,
         plan,

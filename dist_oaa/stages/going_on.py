@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.latest import LATEST
+from dist_oaa.runtime.lease import held_leases
 from dist_oaa.runtime.relaunch import launcher, was_started_again
-from dist_oaa.store.lease import is_held
 
 Config = TypeVar("Config", bound=Any)
 POLL_S = 0.2
@@ -35,14 +35,14 @@ def going_on(config: Config, world: World) -> Config:
 
 
 def wait_for_writers(run_dir: Path, seconds: float, say: Callable[[str], None]) -> None:
-    """Waits until no process of an earlier attempt holds a shard of the run's stores.
+    """Waits until no process of an earlier attempt holds the run directory or a shard.
 
     A node that is only cut off from the others still lives until its own time-out, may see the
     same disks, and may even publish a checkpoint that was on its way: what this attempt goes on
-    from must be read after that. Where it lasts longer, opening the store says who holds it.
+    from must be read after that. Where it lasts longer, the training's own lease says who holds it.
     """
     deadline, told = time.monotonic() + seconds, False
-    while held := [x for x in sorted(run_dir.glob("store*/leases/*.lock")) if is_held(x)]:
+    while held := held_leases(run_dir):
         if time.monotonic() > deadline:
             return
         if not told:

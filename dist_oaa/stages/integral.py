@@ -28,11 +28,11 @@ from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.pulse import STARTING
-from dist_oaa.runtime.rundir import begin_training, check_run_dir
+from dist_oaa.runtime.rundir import check_run_dir
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import open_tracker
 from dist_oaa.runtime.trainable import Trainable
-from dist_oaa.stages.entering import enter
+from dist_oaa.stages.entering import begin, enter
 from dist_oaa.stages.integrating.epoch_end import IntegralEnd
 from dist_oaa.stages.integrating.report import CHARTS, Origin, announce, conclude
 from dist_oaa.stages.integrating.stage import IntegralStage
@@ -95,7 +95,7 @@ def prepare(config: IntegralConfig, world: World, stop: StopFlag, reporter: Repo
     mapped = len({image_id for image_id, _ in source.pairs})
     origin = Origin(source, weights, unknown, len(image_set) - mapped)
     saved = dump_config(dataclasses.replace(config, resume=False))
-    changes = world.only_first(lambda: begin_training(run_dir, saved, image_set.class_names))
+    changes = begin(world, run_dir, saved, image_set.class_names)
     return Prepared(
         image_set, source, targets, order, plan, trainable, end, position, origin, changes
     )

@@ -24,11 +24,11 @@ from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.pulse import STARTING
-from dist_oaa.runtime.rundir import begin_training, check_run_dir
+from dist_oaa.runtime.rundir import check_run_dir
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import open_tracker
 from dist_oaa.runtime.trainable import Trainable
-from dist_oaa.stages.entering import enter
+from dist_oaa.stages.entering import begin, enter
 from dist_oaa.stages.run_settings import difference
 from dist_oaa.stages.segmenting.epoch_end import Validation
 from dist_oaa.stages.segmenting.labels import Training, choose_training
@@ -91,7 +91,7 @@ def prepare(config: SegmentConfig, world: World) -> Prepared:
         _, position = world.agree(lambda: restore(trainable, run_dir))
     origin = Origin(training, labels, weights)
     saved = dump_config(dataclasses.replace(config, resume=False))
-    changes = world.only_first(lambda: begin_training(run_dir, saved, image_set.class_names))
+    changes = begin(world, run_dir, saved, image_set.class_names)
     world.only_first(lambda: record_supervision(config, origin))
     return Prepared(
         image_set, images, order, plan, trainable, validation, position, origin, changes

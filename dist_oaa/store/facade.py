@@ -2,7 +2,7 @@
 
     STORE/manifest.json images.tsv     what the store is about (manifest.py)
     STORE/shard-0007/data.mdb          maps of the shard's pairs (shard.py)
-    STORE/leases/shard-0007.lock       held by the shard's one writer (lease.py)
+    STORE/leases/shard-0007.lock       held by the shard's one writer (runtime/lease.py)
 
 A store inside a run directory is published together with the weights, by the one rename of
 checkpoints/latest.json; its `generation` there says which maps belong to that checkpoint.
@@ -21,9 +21,9 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.faults import fault_point
 from dist_oaa.runtime.files import disk_words
 from dist_oaa.runtime.latest import Latest
+from dist_oaa.runtime.lease import Lease, is_held
 from dist_oaa.store.bulk import RecordBuffer
 from dist_oaa.store.codec import ChangedRows, Record, record_size
-from dist_oaa.store.lease import Lease, is_held
 from dist_oaa.store.manifest import MANIFEST, Manifest
 from dist_oaa.store.ownership import owned_shards
 from dist_oaa.store.shard import Shard

@@ -14,9 +14,9 @@ from pathlib import Path
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.files import new_folder, sync_folder
 from dist_oaa.runtime.latest import Latest
+from dist_oaa.runtime.lease import is_held
 from dist_oaa.store.facade import StoreReader, StoreWriter, shard_name
 from dist_oaa.store.inspect import console, examine_all, fault_lines
-from dist_oaa.store.lease import is_held
 from dist_oaa.store.manifest import MANIFEST, Manifest
 from dist_oaa.store.survey import DATA
 

@@ -17,10 +17,10 @@ from rich.console import Console
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.faults import fault_point
 from dist_oaa.runtime.files import disk_words, sync_folder
+from dist_oaa.runtime.lease import Lease
 from dist_oaa.store.codec import record_size
 from dist_oaa.store.facade import StoreReader, shard_name
 from dist_oaa.store.inspect import console, examine, examine_all, fault_lines, pair_name
-from dist_oaa.store.lease import Lease
 from dist_oaa.store.restored import Restored, choose, collect, sound, sum_of
 from dist_oaa.store.shard import environment_size
 from dist_oaa.store.stamp import STAMP, Stamp

@@ -27,9 +27,9 @@ from chaos_scenarios import SCENARIOS, prerequisite, scenario  # noqa: E402
 from dist_oaa.cli import run as oaa  # noqa: E402
 from dist_oaa.data.demo import generate  # noqa: E402
 from dist_oaa.runtime.faults import POINTS, read_faults  # noqa: E402
+from dist_oaa.runtime.lease import Lease  # noqa: E402
 from dist_oaa.store.codec import ChangedRows  # noqa: E402
 from dist_oaa.store.facade import StoreReader, StoreWriter  # noqa: E402
-from dist_oaa.store.lease import Lease  # noqa: E402
 
 
 def attacks(scenario_, count: int, seed: int = 0) -> list[Attack]:

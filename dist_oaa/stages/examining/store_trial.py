@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from dist_oaa.runtime.files import write_atomic
+from dist_oaa.runtime.lease import Lease
 from dist_oaa.stages.examining.disk import nearest_folder
 from dist_oaa.store.codec import ChangedRows
-from dist_oaa.store.lease import Lease
 from dist_oaa.store.shard import Shard
 
 ROWS, MAP_SIZE, DTYPE, STORE_ID = 128, 41, "uint8", "doctor"

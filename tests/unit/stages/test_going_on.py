@@ -11,9 +11,9 @@ import torch
 from dist_oaa.config.run import RuntimeConfig
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.latest import Latest
+from dist_oaa.runtime.lease import Lease
 from dist_oaa.runtime.relaunch import launcher, note_launchers
 from dist_oaa.stages.going_on import going_on, wait_for_writers
-from dist_oaa.store.lease import Lease
 
 
 @dataclass

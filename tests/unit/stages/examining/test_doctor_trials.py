@@ -13,9 +13,9 @@ from dist_oaa.attention import reference
 from dist_oaa.attention import update as entry
 from dist_oaa.attention.bank import MapBank
 from dist_oaa.config.errors import UserError
+from dist_oaa.runtime.lease import Lease
 from dist_oaa.stages.examining import device_trials, pair, self_test, store_trial
 from dist_oaa.stages.examining.asking import Answer, Ended
-from dist_oaa.store.lease import Lease
 
 
 def test_a_shard_is_written_and_read_back_and_leaves_nothing(tmp_path):

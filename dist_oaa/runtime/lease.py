@@ -1,4 +1,4 @@
-"""The right to write a shard, held by one process at a time.
+"""The right to write a shard, or a run directory, held by one process at a time.
 
 An advisory lock (flock) on a small file: the kernel drops it when its holder dies, however it
 dies, so a lease never has to be broken by hand.
@@ -17,7 +17,7 @@ from dist_oaa.runtime.files import disk_words
 
 
 class Lease:
-    """Holds the lock of one shard from construction until `release`.
+    """Holds a lock FOLDER/leases/NAME.lock from construction until `release`.
 
     Raises:
         UserError: when another process holds it (named), or the file system has no locks.
@@ -77,3 +77,9 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(file)
     return False
+
+
+def held_leases(run_dir: Path) -> list[Path]:
+    """The leases of a run directory and of its stores that some process holds."""
+    locks = [*run_dir.glob("leases/*.lock"), *run_dir.glob("store*/leases/*.lock")]
+    return [path for path in sorted(locks) if is_held(path)]

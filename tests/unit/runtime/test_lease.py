@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.store.lease import Lease, is_held
+from dist_oaa.runtime.lease import Lease, is_held
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from dist_oaa.store.lease import Lease
+from dist_oaa.runtime.lease import Lease
 lease = Lease(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
