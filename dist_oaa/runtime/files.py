@@ -98,7 +98,7 @@ def remove_leftovers(run_dir: Path) -> None:
 
     Only for a process that nobody else writes the folder beside; what cannot be removed stays.
     """
-    for pattern in (".*.tmp", "*/.*.tmp", "store*/*/.*.tmp"):
+    for pattern in (".*.tmp", "*/.*.tmp", "*/*/.*.tmp"):
         for path in run_dir.glob(pattern):
             with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -30,7 +30,8 @@ def whole(demo_data, tmp_path_factory):
 def cut_off(demo_data, tmp_path, monkeypatch):
     """(run directory, how it goes on) of a run that ended in the middle of its second epoch."""
     arguments = settings(demo_data, tmp_path / "run", **SETTINGS)
-    monkeypatch.setenv("OAA_FAULT", "loop.step.before=eio,hit=6")
+    # Before the third commit, so that there are two checkpoints, however slow the disk is.
+    monkeypatch.setenv("OAA_FAULT", "saver.write.before=eio,hit=3")
     with pytest.raises((OSError, UserError)):
         oaa(arguments)
     monkeypatch.delenv("OAA_FAULT")
