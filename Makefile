@@ -7,8 +7,8 @@ READY := .venv/.ready
 NATIVE := $(wildcard dist_oaa/attention/native*.cpp dist_oaa/attention/native*.h)
 # Two processes with one thread each share two cores; more threads only get in each other's way.
 DEMO_RANKS ?= 2
-# Test files side by side; most tests wait for a process that has one thread.
-TEST_JOBS ?= 2
+# Test files side by side: one more than two cores, since many tests wait for processes of theirs.
+TEST_JOBS ?= 3
 
 .PHONY: env demo sweep-demo test test-fast test-fresh lint bench chaos docs clean
 

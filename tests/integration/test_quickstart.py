@@ -9,7 +9,7 @@ from processes import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "quickstart.md"
 SMALLER = {
-    "--optim.epochs 10": "--optim.epochs 5",
+    "--optim.epochs 10": "--optim.epochs 3",
     "--optim.batch_size 8": "--optim.batch_size 4",
     "--images 60 --size 128": "--images 24 --size 96",
     "--data.size 128": "--data.size 96",
