@@ -32,3 +32,17 @@ class Interrupted(Exception):
     """A signal asked for a stop; a checkpoint was written: exit code 75, go on with --resume."""
 
     exit_code = 75
+
+
+def in_one_line(words: object, limit: int = 200) -> str:
+    """What a library has said, for a sentence of ours: no line breaks, and no more than `limit`.
+
+    Args:
+        words: an exception or a string.
+        limit: characters; what is longer ends with a whole word and " ...".
+    """
+    text = " ".join(str(words).split())
+    if len(text) <= limit:
+        return text
+    head = text[: limit - 3].rpartition(" ")[0] or text[: limit - 4]
+    return f"{head} ..."

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dist_oaa.config.data import DataConfig
-from dist_oaa.config.errors import UserError
+from dist_oaa.config.errors import UserError, in_one_line
 from dist_oaa.data.classes import ClassTable, LabelRow
 from dist_oaa.data.coco_mask import LARGEST_INDEX, InstanceMask, Outline, pack
 from dist_oaa.data.paths import inside, inside_or_report, relative_name
@@ -107,7 +107,7 @@ def read_instances(path: Path, problems: Problems) -> Instances:
     try:
         tree = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        reason = in_one_line(getattr(error, "strerror", None) or error)
         raise UserError(f"{path} cannot be read as JSON: {reason}") from error
     for part in (*PARTS, "annotations"):
         if not isinstance(tree, dict) or not isinstance(tree.get(part), list):

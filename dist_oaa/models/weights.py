@@ -15,7 +15,7 @@ import timm
 import torch
 from torch import Tensor
 
-from dist_oaa.config.errors import UserError
+from dist_oaa.config.errors import UserError, in_one_line
 from dist_oaa.config.model import ModelConfig
 from dist_oaa.models.backbones import Trunk
 
@@ -169,7 +169,7 @@ def read_timm(trunk: Trunk) -> State:
     try:
         model = timm.create_model(name, pretrained=True, features_only=True, **options)
     except Exception as error:  # timm, the hub's client and its transport each raise their own
-        reason = " ".join(str(error).split())[:160]
+        reason = in_one_line(error)
         raise UserError(
             f"model.weights is timm, but the weights of {name} could not be downloaded "
             f"({type(error).__name__}: {reason}): check the network, {alternatives}"

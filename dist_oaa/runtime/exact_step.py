@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from dist_oaa.config.errors import UserError
+from dist_oaa.config.errors import UserError, in_one_line
 from dist_oaa.config.model import OptimConfig
 from dist_oaa.config.run import RuntimeConfig
 from dist_oaa.runtime.distributed import World
@@ -165,7 +165,7 @@ def repeatable(optim: OptimConfig, runtime: RuntimeConfig, world: World) -> Iter
             raise
         raise UserError(
             "optim.exact_elastic is true, but this network needs an operation that this device "
-            f"cannot repeat: {' '.join(str(error).split())[:200]}"
+            f"cannot repeat: {in_one_line(error)}"
         ) from error
     finally:
         torch.use_deterministic_algorithms(before[0])

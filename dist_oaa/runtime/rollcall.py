@@ -22,7 +22,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from dist_oaa.config.errors import Interrupted, LostContact, RunError, UserError
+from dist_oaa.config.errors import Interrupted, LostContact, RunError, UserError, in_one_line
 from dist_oaa.config.run import RuntimeConfig
 from dist_oaa.runtime.heartbeat import Heartbeat, own_store, word_key
 from dist_oaa.runtime.pulse import WAITING
@@ -96,7 +96,7 @@ class RollCall:
         missing = self._missing(roll) if roll else set()
         what = self._sentence(roll, missing) if roll else self._unreachable()
         reason = re.sub(r"^\[[^]]*\]\s*", "", " ".join(str(error).split()))
-        reason = reason.split(". ")[0][:200]
+        reason = in_one_line(reason.split(". ")[0])
         then = "it is started again" if starts_again() else "continue with --resume"
         here = [r for r, host in enumerate(self.hosts) if host == self.hosts[self.rank]]
         speaks = roll is None or self.rank == min(set(here) - missing)
@@ -104,7 +104,7 @@ class RollCall:
 
     def leave(self, error: BaseException) -> None:
         """Tells the others that this rank ends alone, and of what."""
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = in_one_line(f"{type(error).__name__}: {error}")
         note = Note(self.rank, error=reason)
         self._answered(lambda store: store.set(_note_key(self.rank), json.dumps(asdict(note))))
 

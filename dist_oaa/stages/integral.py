@@ -14,7 +14,7 @@ import torch
 
 from dist_oaa.attention.bank import DTYPES
 from dist_oaa.attention.targets import TargetMaps
-from dist_oaa.config.errors import UserError
+from dist_oaa.config.errors import UserError, in_one_line
 from dist_oaa.config.integral import IntegralConfig
 from dist_oaa.config.load import dump_config
 from dist_oaa.data.holdout import kept
@@ -175,7 +175,7 @@ def build_model(config: IntegralConfig, image_set: ImageSet) -> tuple[OnlineCAMC
     try:
         model.load_state_dict(trained.model.state_dict())
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = in_one_line(error)
         raise UserError(
             f"integral.init {init} holds another network than the settings of model say; expected "
             f"those in {Path(init) / 'config.yaml'} ({reason})"

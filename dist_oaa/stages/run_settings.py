@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from dist_oaa.config.data import DataConfig
-from dist_oaa.config.errors import UserError
+from dist_oaa.config.errors import UserError, in_one_line
 from dist_oaa.config.yaml_text import load_yaml
 from dist_oaa.runtime.checkpoint import Checkpoint, load_checkpoint
 from dist_oaa.runtime.latest import LATEST
@@ -177,7 +177,7 @@ def load_weights(
         network.load_state_dict(checkpoint.model)
         return int(checkpoint.state["step"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)
         raise UserError(
             f"the checkpoint of {run_dir} does not fit the network of {run_dir / CONFIG} with the "
             f"{len(class_names)} classes of {CLASSES} ({reason})"
@@ -194,4 +194,4 @@ def difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
 
 def one_line(error: Exception) -> str:
     """The reason of an exception, without line breaks."""
-    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+    return in_one_line(getattr(error, "strerror", None) or error)

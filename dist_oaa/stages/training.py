@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from dist_oaa.config.errors import UserError
+from dist_oaa.config.errors import UserError, in_one_line
 from dist_oaa.config.model import OptimConfig
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.models.optimisation import build_optimizer
@@ -95,7 +95,7 @@ def restore(trainable: Trainable, run_dir: Path) -> tuple[Checkpoint, Position]:
         trainable.model.load_state_dict(checkpoint.model)
         trainable.optimizer.load_state_dict(checkpoint.optimizer)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)
         raise UserError(
             f"the checkpoint of {run_dir} does not fit this model or optimiser; resume with the "
             f"settings in {run_dir / 'config.yaml'} ({reason})"

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from dist_oaa.config.errors import UserError
+from dist_oaa.config.errors import UserError, in_one_line
 
 LARGEST_FILE = 1 << 30
 """Bytes; a dictionary of maps has a few million."""
@@ -71,7 +71,7 @@ def read_dictionary(path: Path) -> dict[Any, Any]:
         ) from error
     except DAMAGE as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UserError(f"{path} is damaged: {' '.join(reason.split())[:200]}") from error
+        raise UserError(f"{path} is damaged: {in_one_line(reason)}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, expected a dictionary")
     return found

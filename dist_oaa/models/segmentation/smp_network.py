@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from dist_oaa.config.errors import UserError
+from dist_oaa.config.errors import UserError, in_one_line
 from dist_oaa.config.extras import need
 from dist_oaa.config.model import ModelConfig
 from dist_oaa.config.segmentation import SMP, SegmentationConfig
@@ -188,7 +188,7 @@ def accepted(config: SegmentationConfig, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except REFUSALS as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)
         raise UserError(
             f"network.architecture is {config.architecture}, which does not take "
             f"network.backbone {config.backbone} ({type(error).__name__}: {reason})"
@@ -207,7 +207,7 @@ def read_smp(encoder: str) -> State:
     try:
         return encoders.get_encoder(encoder, weights=weights).state_dict()
     except Exception as error:  # the hub's client and its transport each raise their own
-        reason = " ".join(str(error).split())[:160]
+        reason = in_one_line(error)
         raise UserError(
             f"network.weights is timm, but smp's weights of {encoder} could not be downloaded "
             f"({type(error).__name__}: {reason}): check the network, or set network.weights to "

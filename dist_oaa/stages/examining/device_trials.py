@@ -14,6 +14,7 @@ from dist_oaa.attention import native
 from dist_oaa.attention.bank import MapBank
 from dist_oaa.attention.batch import Observation, Pairs, Rules
 from dist_oaa.attention.update import update
+from dist_oaa.config.errors import in_one_line
 from dist_oaa.stages.examining.torch_facts import import_of
 
 IMAGES, CLASSES, CELLS = 4, 5, (14, 19)
@@ -61,7 +62,7 @@ def difference(path: str, device: str) -> str:
             if count:
                 return f"{count} values differ from the reference"
     except Exception as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return in_one_line(f"{type(error).__name__}: {error}", 300)
     return ""
 
 
@@ -126,7 +127,7 @@ def network() -> dict[str, dict[str, Any]]:
             )
             found[device] = {"error": error, "fits": error <= SMALL_NETWORK_TOLERANCE}
         except RuntimeError as error:  # torch has no other kind for what a device refuses
-            found[device] = {"failed": " ".join(str(error).split())[:300]}
+            found[device] = {"failed": in_one_line(error, 300)}
     return found
 
 

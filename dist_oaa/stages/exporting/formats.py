@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
-from dist_oaa.config.errors import RunError
+from dist_oaa.config.errors import RunError, in_one_line
 from dist_oaa.config.extras import need
 from dist_oaa.stages.exporting.deployed import DeployedSegmenter, smallest_side
 
@@ -52,7 +52,7 @@ def traced(deployed: DeployedSegmenter, size: Size) -> torch.export.ExportedProg
         with torch.no_grad(), quiet():
             return torch.export.export(deployed, (image_B3HW,), dynamic_shapes=(free,))
     except Exception as error:  # torch.export has a dozen kinds of them
-        reason = " ".join(str(error).split())[:300]
+        reason = in_one_line(error)
         advice = "; a fixed --size may work" if size is None else ""
         raise RunError(f"the network cannot be traced by torch.export{advice}: {reason}") from error
 
@@ -94,7 +94,7 @@ def write_onnx(
                 program, input_names=["image"], output_names=["pixels"], verbose=False
             )
     except Exception as error:  # as above
-        reason = " ".join(str(error).split())[:300]
+        reason = in_one_line(error)
         raise RunError(f"the network cannot be translated to ONNX: {reason}") from error
     assert found is not None
     found.model.metadata_props.update(metadata)

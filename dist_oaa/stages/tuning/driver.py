@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dist_oaa.config.errors import UserError
+from dist_oaa.config.errors import UserError, in_one_line
 from dist_oaa.config.extras import need
 from dist_oaa.config.tune import TuneConfig
 from dist_oaa.runtime.signals import StopFlag
@@ -97,8 +97,7 @@ def connected(settings: dict[str, object], address: str) -> Iterator[list[Node]]
         ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"ray.address is {address!r}, but no Ray answers there: "
-            f"{' '.join(str(error).split())[:200]}"
+            f"ray.address is {address!r}, but no Ray answers there: {in_one_line(error)}"
         ) from error
     try:
         for name in ("ray", "ray.tune", "ray.train"):
