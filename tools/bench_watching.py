@@ -30,9 +30,9 @@ from dist_oaa.config.run import RuntimeConfig
 from dist_oaa.models.classifier import build_classifier
 from dist_oaa.models.losses import multilabel_loss_B
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.heartbeat import BEAT_S, open_heartbeat
 from dist_oaa.runtime.non_finite import finite_gradients
-from dist_oaa.runtime.pulse import LOADING, WAITING, Pulse
+from dist_oaa.runtime.watching.heartbeat import BEAT_S, open_heartbeat
+from dist_oaa.runtime.watching.pulse import LOADING, WAITING, Pulse
 from dist_oaa.stages.training import make_trainable
 
 CLASSES, BATCH, SIZE = 20, 16, 224

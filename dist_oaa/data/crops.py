@@ -17,7 +17,7 @@ from dist_oaa.data.geometry import HORIZONTAL_FLIP_23, crop_23, then
 from dist_oaa.data.loader import Batch, BatchLoader, Collate
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.data.views import CollateViews, View, ViewedImages, views_of
-from dist_oaa.runtime.pulse import Pulse
+from dist_oaa.runtime.watching.pulse import Pulse
 
 
 def crops_of(

@@ -20,7 +20,7 @@ from dist_oaa.data.augment import prepare, stateless_rng
 from dist_oaa.data.images import BadImageError, read_image
 from dist_oaa.data.sample import ImageSet
 from dist_oaa.data.workers import Workers, start_worker
-from dist_oaa.runtime.pulse import LOADING, Pulse
+from dist_oaa.runtime.watching.pulse import LOADING, Pulse
 
 MEASURE = -1  # the "epoch" of images that are loaded without augmentation
 

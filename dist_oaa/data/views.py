@@ -17,7 +17,7 @@ from dist_oaa.data.geometry import HORIZONTAL_FLIP_23, IDENTITY_23
 from dist_oaa.data.images import BadImageError, read_image
 from dist_oaa.data.loader import MEASURE, Batch, BatchLoader, Collate
 from dist_oaa.data.sample import ImageSet
-from dist_oaa.runtime.pulse import Pulse
+from dist_oaa.runtime.watching.pulse import Pulse
 
 View = tuple[np.ndarray, np.ndarray]
 """Input image (uint8 RGB, h x w x 3) and its geometry (float32, 2 x 3)."""

@@ -22,10 +22,10 @@ from dist_oaa.config.errors import RunError, UserError
 from dist_oaa.config.run import RuntimeConfig
 from dist_oaa.runtime.faults import arm_faults
 from dist_oaa.runtime.files import disk_words
-from dist_oaa.runtime.heartbeat import Heartbeat, open_heartbeat, silent_heartbeat
-from dist_oaa.runtime.pulse import WAITING, Pulse
 from dist_oaa.runtime.relaunch import check_restarts
-from dist_oaa.runtime.rollcall import roll_called
+from dist_oaa.runtime.watching.heartbeat import Heartbeat, open_heartbeat, silent_heartbeat
+from dist_oaa.runtime.watching.pulse import WAITING, Pulse
+from dist_oaa.runtime.watching.rollcall import roll_called
 
 Value = TypeVar("Value")
 

@@ -33,7 +33,7 @@ from dist_oaa.runtime.exact_sums import (
     shifts,
 )
 from dist_oaa.runtime.protocols import MicroBatches, Stage
-from dist_oaa.runtime.pulse import WAITING
+from dist_oaa.runtime.watching.pulse import WAITING
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 CUBLAS_WORKSPACE = ":4096:8"

@@ -34,12 +34,12 @@ from dist_oaa.runtime.non_finite import NonFiniteGuard, finite_gradients
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.protocols import MicroBatches, Stage
-from dist_oaa.runtime.pulse import TRAINING
 from dist_oaa.runtime.relaunch import launcher, note_launchers
 from dist_oaa.runtime.saver import Saver, open_saver
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.runtime.trainable import Trainable
+from dist_oaa.runtime.watching.pulse import TRAINING
 
 
 @dataclass

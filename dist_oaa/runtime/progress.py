@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dist_oaa.runtime.pulse import Pulse
+from dist_oaa.runtime.watching.pulse import Pulse
 
 LINE_EVERY_S = 60.0
 """Longest time between plain lines while steps are made, in seconds."""

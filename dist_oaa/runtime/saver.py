@@ -29,7 +29,7 @@ from dist_oaa.config.errors import RunError, UserError
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.faults import fault_point
 from dist_oaa.runtime.files import disk_words
-from dist_oaa.runtime.pulse import CHECKPOINT
+from dist_oaa.runtime.watching.pulse import CHECKPOINT
 
 
 class State(Enum):

@@ -23,11 +23,11 @@ from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
-from dist_oaa.runtime.pulse import STARTING
 from dist_oaa.runtime.rundir import check_run_dir
 from dist_oaa.runtime.signals import StopFlag
 from dist_oaa.runtime.tracking import open_tracker
 from dist_oaa.runtime.trainable import Trainable
+from dist_oaa.runtime.watching.pulse import STARTING
 from dist_oaa.stages.entering import begin, enter
 from dist_oaa.stages.run_settings import difference
 from dist_oaa.stages.segmenting.epoch_end import Validation

@@ -14,7 +14,7 @@ from dist_oaa.config.model import OptimConfig
 from dist_oaa.runtime.checkpoint import load_checkpoint
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
-from dist_oaa.runtime.pulse import CHECKPOINT, TRAINING
+from dist_oaa.runtime.watching.pulse import CHECKPOINT, TRAINING
 from fitting import loop_of
 
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_oaa.config.errors import RunError, UserError
-from dist_oaa.runtime.pulse import Pulse
 from dist_oaa.runtime.saver import Saver, State, open_saver
+from dist_oaa.runtime.watching.pulse import Pulse
 
 LIMIT = 20  # seconds until a test that hangs fails
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_oaa.runtime.pulse import CHECKPOINT, LOADING, TRAINING, WAITING
-from dist_oaa.runtime.slowness import STEPS, Heard, Stragglers, Word, awaited
+from dist_oaa.runtime.watching.pulse import CHECKPOINT, LOADING, TRAINING, WAITING
+from dist_oaa.runtime.watching.slowness import STEPS, Heard, Stragglers, Word, awaited
 
 
 def word(rank=0, doing=(TRAINING,), hint="", own_s=0.8, loading_s=0.1, images=4.0, **changes):

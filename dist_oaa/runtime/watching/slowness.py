@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from dist_oaa.runtime.pulse import CHECKPOINT, LOADING, TRAINING, WAITING
+from dist_oaa.runtime.watching.pulse import CHECKPOINT, LOADING, TRAINING, WAITING
 
 SLOW, RECOVERED = 1.5, 1.2
 """A rank is slow from this many times the others' own time on, until it falls below the second."""

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from dist_oaa.runtime.pulse import LOADING, WAITING, WARM_UP, WINDOW, Pulse, StepTime
+from dist_oaa.runtime.watching.pulse import LOADING, WAITING, WARM_UP, WINDOW, Pulse, StepTime
 
 
 class Clock:

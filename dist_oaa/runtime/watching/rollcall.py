@@ -24,10 +24,10 @@ import torch.distributed as dist
 
 from dist_oaa.config.errors import Interrupted, LostContact, RunError, UserError, in_one_line
 from dist_oaa.config.run import RuntimeConfig
-from dist_oaa.runtime.heartbeat import Heartbeat, own_store, word_key
-from dist_oaa.runtime.pulse import WAITING
 from dist_oaa.runtime.relaunch import starts_again
-from dist_oaa.runtime.slowness import Heard, Word, awaited
+from dist_oaa.runtime.watching.heartbeat import Heartbeat, own_store, word_key
+from dist_oaa.runtime.watching.pulse import WAITING
+from dist_oaa.runtime.watching.slowness import Heard, Word, awaited
 
 POLL_S = 0.2
 ANSWER_S = 3.0

@@ -10,8 +10,8 @@ import pytest
 import torch.distributed as dist
 
 from dist_oaa.config.run import RuntimeConfig
-from dist_oaa.runtime.heartbeat import RECORD, Heartbeat, Watch, open_heartbeat
-from dist_oaa.runtime.pulse import LOADING, TRAINING, WAITING, WARM_UP, Pulse
+from dist_oaa.runtime.watching.heartbeat import RECORD, Heartbeat, Watch, open_heartbeat
+from dist_oaa.runtime.watching.pulse import LOADING, TRAINING, WAITING, WARM_UP, Pulse
 
 
 class Clock:

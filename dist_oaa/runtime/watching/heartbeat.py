@@ -27,8 +27,8 @@ from typing import Any
 import torch.distributed as dist
 
 from dist_oaa.config.run import RuntimeConfig
-from dist_oaa.runtime.pulse import Pulse
-from dist_oaa.runtime.slowness import Heard, Stragglers, Word, awaited
+from dist_oaa.runtime.watching.pulse import Pulse
+from dist_oaa.runtime.watching.slowness import Heard, Stragglers, Word, awaited
 
 RECORD = "heartbeat.json"
 BEAT_S = 5.0

@@ -13,10 +13,10 @@ import torch.distributed as dist
 
 from dist_oaa.config.errors import LostContact
 from dist_oaa.config.run import RuntimeConfig
-from dist_oaa.runtime.heartbeat import Heartbeat, word_key
-from dist_oaa.runtime.pulse import WAITING, Pulse
-from dist_oaa.runtime.rollcall import RollCall, lost_a_peer, undisturbed
-from dist_oaa.runtime.slowness import Word
+from dist_oaa.runtime.watching.heartbeat import Heartbeat, word_key
+from dist_oaa.runtime.watching.pulse import WAITING, Pulse
+from dist_oaa.runtime.watching.rollcall import RollCall, lost_a_peer, undisturbed
+from dist_oaa.runtime.watching.slowness import Word
 
 EVERY_S = 0.15
 HOSTS = ("alpha", "alpha", "beta", "beta")
