@@ -101,8 +101,8 @@ def images_of(args: argparse.Namespace, world: World) -> list[torch.Tensor]:
 
 def take_step(loop: Loop, batch: Images, images: int) -> None:
     """One step of the loop, without what surrounds it."""
-    loop._forward_backward(batch, images)
-    loop._apply()
+    loop.gradients.compute(batch, loop.position.epoch, images)
+    loop.gradients.apply()
 
 
 def time_steps(args: argparse.Namespace, world: World) -> np.ndarray:

@@ -4,33 +4,28 @@ One optimiser step, on all ranks:
   1. ranks sum their image counts, stop requests and problems, and whether their part of a
      checkpoint is written; a problem ends all of them;
   2. forward and backward, each rank's loss weighted so that DDP's mean over ranks is the mean
-     over the images of the step, whatever each rank's share; with `optim.exact_elastic` in parts
-     that are summed without rounding (exact_step.py);
+     over the images of the step, whatever each rank's share (gradients.py); with
+     `optim.exact_elastic` in parts that are summed without rounding (exact_step.py);
   3. ranks sum losses and counters; a CAM, loss or gradient that is not finite ends all of them,
      or leaves the step out on all of them, before the optimiser steps (non_finite.py);
   4. the optimiser steps; now and then a checkpoint is begun, which is a copy of what it holds;
      it is written and published while the next steps run (saver.py).
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from dist_oaa.config.errors import Interrupted, RunError, UserError
 from dist_oaa.config.model import OptimConfig
 from dist_oaa.config.run import CheckpointConfig
 from dist_oaa.runtime.checkpoint import Checkpoint, host_copy, save_checkpoint
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.exact_step import ExactStep
 from dist_oaa.runtime.faults import fault_point
 from dist_oaa.runtime.files import remove_leftovers
-from dist_oaa.runtime.non_finite import NonFiniteGuard, finite_gradients
+from dist_oaa.runtime.gradients import Gradients
+from dist_oaa.runtime.non_finite import NonFiniteGuard
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.protocols import MicroBatches, Stage
@@ -62,6 +57,7 @@ class Loop:
     """What `end_epoch` does after the last step takes long: a checkpoint is published before it."""
     saver: Saver = field(init=False)
     guard: NonFiniteGuard = field(init=False)
+    gradients: Gradients = field(init=False)
     unlogged: str | None = None
     """Why rank 0 could not log a step."""
     unmeasured_said: bool = False
@@ -69,6 +65,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.guard = NonFiniteGuard(self.world, self.run_dir, self.optim)
+        self.gradients = Gradients(
+            self.world, self.stage, self.trainable, self.plan.micro_batches, self.optim.clip_norm
+        )
 
     def run(self) -> dict[str, float]:
         """Trains to the end and returns the last measurements.
@@ -160,13 +159,13 @@ class Loop:
             at.skipped += [s for part in self.world.gather(batch.bad) for s in part]
         rate = self.stage.before_step(at.step, self.plan.total_steps)
         self.guard.keep(self.trainable.model)
-        sums, found, finite = self._forward_backward(batch, images)
+        sums, found, finite = self.gradients.compute(batch, at.epoch, images)
         if not finite:
             self._leave_out(batch, found)
             sums, images = [0.0] * len(sums), 0
         elif images:
             fault_point("loop.step.before")
-            self._apply()
+            self.gradients.apply()
             fault_point("loop.step.after")
         at.step += 1
         at.step_in_epoch += 1
@@ -186,84 +185,14 @@ class Loop:
         except UserError as error:
             self.unlogged = str(error)
 
-    def _forward_backward(
-        self, batch: MicroBatches, images: int
-    ) -> tuple[list[float], list[str], bool]:
-        """Gradients of the mean loss over the step's images.
-
-        Returns:
-            the sums over all ranks, what is not finite on this rank, and whether nothing is on any.
-        """
-        if self.trainable.exact is not None:
-            return self._exact_forward_backward(self.trainable.exact, batch, images)
-        weight = self.world.size / max(1, images)
-        parts = batch.split(self.plan.micro_batches)
-        sums = np.zeros(2 + len(self.stage.counters))
-        for number, part in enumerate(parts):
-            with self._gradients_travel(number == len(parts) - 1):
-                loss_sum, counts = self.stage.forward(part, self.position.epoch)
-                settle = self._backward(self.trainable.scaler.scale(loss_sum * weight))
-            sums += [len(part), float(loss_sum.detach()), *counts]
-            settle()
-        found = self._not_finite(sums)
-        totals = self.world.sum(np.append(np.nan_to_num(sums), float(bool(found))))
-        return totals[:-1].tolist(), found, not totals[-1]
-
-    def _backward(self, loss: torch.Tensor) -> Callable[[], None]:
-        """Gradients of a part; under DDP the last one's pass ends with waiting for other ranks."""
-        wrapped = self.trainable.wrapped
-        if isinstance(wrapped, DistributedDataParallel) and wrapped.require_backward_grad_sync:
-            return self.world.pulse.backward(loss)
-        loss.backward()
-        return lambda: None
-
-    def _exact_forward_backward(
-        self, exact: ExactStep, batch: MicroBatches, images: int
-    ) -> tuple[list[float], list[str], bool]:
-        parts = batch.split(exact.virtual)
-        computed = exact.compute(self.stage, parts, self.position.epoch, images)
-        found = self._not_finite(exact.own_sums(computed))
-        if not computed.can_be_summed:
-            found.append("gradient")
-        sums, finite = exact.reduce(computed, bool(found))
-        return sums.tolist(), found, finite
-
-    def _not_finite(self, sums: np.ndarray) -> list[str]:
-        names = ("images", "loss", *self.stage.counters)
-        cam = self.stage.broken_counter
-        found = ["CAM"] if cam and sums[names.index(cam)] else []
-        if not math.isfinite(sums[1]):
-            found.append("loss")
-        scaler = self.trainable.scaler
-        # A scaled gradient may overflow: the scaler then leaves the step out and lowers its scale,
-        # until there is nothing left to lower.
-        expected = scaler.is_enabled() and scaler.get_scale() > 1
-        if not (expected or finite_gradients(self.trainable.model.parameters())):
-            found.append("gradient")
-        return found
-
-    def _gradients_travel(self, now: bool) -> contextlib.AbstractContextManager:
-        if now or not isinstance(self.trainable.wrapped, DistributedDataParallel):
-            return contextlib.nullcontext()
-        return self.trainable.wrapped.no_sync()
-
     def _leave_out(self, batch: MicroBatches, found: list[str]) -> None:
         at = self.position
         said = self.guard.leave_out(at.epoch + 1, at.step + 1, batch.ids, found)
-        self.trainable.optimizer.zero_grad(set_to_none=True)
+        self.gradients.drop()
         self.stage.forget_step()
         self.reporter.say(said)
         at.left_out += 1
         self.guard.check_share(at.left_out, self.plan.steps_per_epoch)
-
-    def _apply(self) -> None:
-        if self.optim.clip_norm:
-            self.trainable.scaler.unscale_(self.trainable.optimizer)
-            parameters = self.trainable.model.parameters()
-            torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm)
-        self.trainable.scaler.step(self.trainable.optimizer)
-        self.trainable.scaler.update()
-        self.trainable.optimizer.zero_grad(set_to_none=True)
 
     def _close_epoch(self) -> dict[str, float]:
         at = self.position
