@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from dist_oaa.runtime.checkpoint import load_checkpoint
-from dist_oaa.store.facade import StoreReader
+from dist_oaa.store.reader import StoreReader
 
 
 def settings(data: Path, run_dir: Path, **changes: object) -> list[str]:

@@ -23,7 +23,7 @@ from dist_oaa.attention.accumulator import AttentionAccumulator
 from dist_oaa.attention.bank import MapBank
 from dist_oaa.attention.batch import Observation, Pairs, Rules
 from dist_oaa.attention.update import update
-from dist_oaa.store.facade import StoreWriter, prepare_store
+from dist_oaa.store.writer import StoreWriter, prepare_store
 
 SIZES = (10**4, 10**5, 10**6)
 MAP_SIZE = 41

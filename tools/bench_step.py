@@ -27,8 +27,9 @@ from dist_oaa.models.classifier import build_classifier
 from dist_oaa.models.losses import multilabel_loss_B
 from dist_oaa.runtime.distributed import World
 from dist_oaa.stages.training import make_trainable
-from dist_oaa.store.facade import ChangedRows, StoreWriter, prepare_store
+from dist_oaa.store.codec import ChangedRows
 from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.writer import StoreWriter, prepare_store
 
 CLASSES, IMAGES, BATCH, SIZE = 20, 1464, 16, 224  # VOC 2012 train has 1,464 images
 

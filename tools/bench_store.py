@@ -22,8 +22,8 @@ import numpy as np
 from bench_common import Figure, machine, show, spread, write
 from dist_oaa.runtime.files import sync_folder
 from dist_oaa.store.codec import ChangedRows, record_size
-from dist_oaa.store.facade import StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.writer import StoreWriter, prepare_store
 
 
 @dataclass

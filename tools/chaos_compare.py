@@ -11,8 +11,8 @@ import torch
 
 from dist_oaa.runtime.checkpoint import Checkpoint, load_checkpoint
 from dist_oaa.runtime.lease import held_leases
-from dist_oaa.store.facade import StoreReader
 from dist_oaa.store.manifest import MANIFEST
+from dist_oaa.store.reader import StoreReader
 
 # Written anew in each process, or compared by what they mean.
 APART = ("config.yaml", "metrics.jsonl", "heartbeat.json", "launchers.json")

@@ -25,9 +25,10 @@ from dist_oaa.data.sources import open_image_set
 from dist_oaa.labels.saliency import read_saliency
 from dist_oaa.runtime.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dist_oaa.store.codec import ChangedRows
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
 from dist_oaa.store.object_npy import read_dictionary
+from dist_oaa.store.reader import StoreReader
+from dist_oaa.store.writer import StoreWriter, prepare_store
 
 NAME = "demo_00000"  # of the drawn scenes the one whose files are written over
 MEGAPIXELS = 2.0

@@ -13,7 +13,7 @@ import torch
 from dist_oaa.attention.bank import DTYPES, MapBank
 from dist_oaa.attention.batch import Observation, Outcome, Pairs, Rules
 from dist_oaa.attention.update import update
-from dist_oaa.store.facade import ChangedRows, StoreWriter
+from dist_oaa.store.writer import ChangedRows, StoreWriter
 
 
 class AttentionAccumulator:

@@ -26,8 +26,8 @@ from dist_oaa.plugin.layout import make_manifest, new_store, old_store
 from dist_oaa.plugin.sampling import SHARDS
 from dist_oaa.plugin.world import find_world, given_back_on_error, leave
 from dist_oaa.runtime.distributed import World
-from dist_oaa.store.facade import StoreWriter
 from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.writer import StoreWriter
 
 
 class AttentionAccumulator:

@@ -14,9 +14,10 @@ from dist_oaa.attention.fusions import find_fusion, stored_dtype
 from dist_oaa.config.accumulate import AccumulateConfig, StoreConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.fingerprint import labels_fingerprint
-from dist_oaa.store.facade import StoreReader, is_complete, prepare_store
 from dist_oaa.store.manifest import MANIFEST, Manifest
+from dist_oaa.store.reader import StoreReader, is_complete
 from dist_oaa.store.survey import EmptyShardError
+from dist_oaa.store.writer import prepare_store
 
 DTYPES = ("auto", "uint8", "float16", "float32")
 

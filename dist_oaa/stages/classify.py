@@ -38,8 +38,8 @@ from dist_oaa.stages.classifying.stage import ClassifyStage
 from dist_oaa.stages.entering import begin, enter
 from dist_oaa.stages.tally import drawn_images
 from dist_oaa.stages.training import in_name_order, make_trainable, restore
-from dist_oaa.store.facade import StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.writer import StoreWriter, prepare_store
 
 
 def main(prog: str, argv: list[str]) -> int:

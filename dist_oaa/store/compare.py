@@ -9,9 +9,9 @@ import numpy as np
 from rich.table import Table
 
 from dist_oaa.store.codec import Record
-from dist_oaa.store.facade import StoreReader
 from dist_oaa.store.inspect import console
 from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.reader import StoreReader
 
 WORST = 10
 Pair = tuple[str, str]  # image name, class name

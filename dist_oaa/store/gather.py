@@ -15,10 +15,12 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.files import new_folder, sync_folder
 from dist_oaa.runtime.latest import Latest
 from dist_oaa.runtime.lease import is_held
-from dist_oaa.store.facade import StoreReader, StoreWriter, shard_name
+from dist_oaa.store.folder import lease_path, shard_name
 from dist_oaa.store.inspect import console, examine_all, fault_lines
 from dist_oaa.store.manifest import MANIFEST, Manifest
+from dist_oaa.store.reader import StoreReader
 from dist_oaa.store.survey import DATA
+from dist_oaa.store.writer import StoreWriter
 
 NAMED = 8
 """Shards that a sentence names."""
@@ -125,7 +127,7 @@ def find_shards(folders: Sequence[Path], manifest: Manifest) -> list[Path]:
             f"each in one folder; remove the copy that is out of date: {_some(twice)}"
         )
     for name in names:
-        lock = holders[name][0] / "leases" / f"{name}.lock"
+        lock = lease_path(holders[name][0], name)
         if is_held(lock):
             raise UserError(f"{lock.parent.parent} is being written by a run; gather it afterwards")
     return [holders[name][0] / name for name in names]

@@ -10,11 +10,11 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.files import new_folder
 from dist_oaa.runtime.fingerprint import labels_fingerprint
 from dist_oaa.store.codec import ChangedRows
-from dist_oaa.store.facade import StoreWriter
 from dist_oaa.store.interchange import CLASSES
 from dist_oaa.store.manifest import Manifest
 from dist_oaa.store.map_folder import MapFile, folder_pairs, read_classes
 from dist_oaa.store.mapfile import to_grid
+from dist_oaa.store.writer import StoreWriter
 
 
 def import_folder(

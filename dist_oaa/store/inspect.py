@@ -11,9 +11,10 @@ from rich.table import Table
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.store.codec import DamagedRecordError, decode, record_size
-from dist_oaa.store.facade import StoreReader, shard_name
+from dist_oaa.store.folder import shard_name
 from dist_oaa.store.manifest import Manifest
 from dist_oaa.store.pages import DamagedFileError
+from dist_oaa.store.reader import StoreReader
 from dist_oaa.store.survey import DATA, Fault, Survey, check_reach, checked_stamp
 
 WIDTH = 80

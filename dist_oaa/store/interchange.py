@@ -16,8 +16,8 @@ from typing import Literal
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.csv_cells import guarded
 from dist_oaa.runtime.files import new_folder
-from dist_oaa.store.facade import StoreReader
 from dist_oaa.store.mapfile import write_map
+from dist_oaa.store.reader import StoreReader
 
 PAIRS = "pairs.csv"
 CLASSES = "classes.txt"

@@ -1,6 +1,6 @@
 """The maps that an earlier run or another program has left, whatever form they have.
 
-    a store, or a run directory with store/       LMDB shards (facade.py)
+    a store, or a run directory with store/       LMDB shards (reader.py)
     an export, or a run directory with attention/ files ID_CLASS.png or .npy, or the dictionaries
                                                   ID.npy of IRN and PSA (map_folder.py)
 
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.store.facade import StoreReader
 from dist_oaa.store.interchange import CLASSES, PAIRS
 from dist_oaa.store.manifest import MANIFEST
 from dist_oaa.store.map_folder import MapFile, folder_pairs, read_classes
 from dist_oaa.store.mapfile import to_grid
+from dist_oaa.store.reader import StoreReader
 
 ATTENTION, STORE = "attention", "store"
 # Maps of the public OAA code are as large as their images; such a folder is read on this grid.

@@ -19,8 +19,9 @@ from dist_oaa.runtime.faults import fault_point
 from dist_oaa.runtime.files import disk_words, sync_folder
 from dist_oaa.runtime.lease import Lease
 from dist_oaa.store.codec import record_size
-from dist_oaa.store.facade import StoreReader, shard_name
+from dist_oaa.store.folder import lease_path, shard_name
 from dist_oaa.store.inspect import console, examine, examine_all, fault_lines, pair_name
+from dist_oaa.store.reader import StoreReader
 from dist_oaa.store.restored import Restored, choose, collect, sound, sum_of
 from dist_oaa.store.shard import environment_size
 from dist_oaa.store.stamp import STAMP, Stamp
@@ -134,7 +135,7 @@ def _summary(restored: Restored, rows: int, generation: int) -> str:
 
 @contextlib.contextmanager
 def _lease(store: Path, index: int) -> Iterator[None]:
-    lease = Lease(store / "leases" / f"{shard_name(index)}.lock")
+    lease = Lease(lease_path(store, shard_name(index)))
     try:
         yield
     finally:

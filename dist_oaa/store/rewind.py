@@ -10,9 +10,10 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.checkpoint import complete_checkpoints, read_checkpoint
 from dist_oaa.runtime.files import named_disk_errors
 from dist_oaa.runtime.latest import Latest
-from dist_oaa.store.facade import StoreReader, shard_name
+from dist_oaa.store.folder import shard_name
 from dist_oaa.store.inspect import console, examine
 from dist_oaa.store.manifest import MANIFEST
+from dist_oaa.store.reader import StoreReader
 
 
 def rewind(run: str, to: str = "") -> int:

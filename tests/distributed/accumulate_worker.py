@@ -16,8 +16,8 @@ from dist_oaa.attention.batch import Observation, Rules
 from dist_oaa.config.run import RuntimeConfig
 from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.runtime.distributed import open_world
-from dist_oaa.store.facade import StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.writer import StoreWriter, prepare_store
 
 IMAGES, CLASSES, SHARDS, BATCH, EPOCHS = 29, 4, 7, 6, 3
 

@@ -22,7 +22,7 @@ from dist_oaa.config.run import EvaluateConfig
 from dist_oaa.data.sources import open_image_set
 from dist_oaa.models.backbones import build_trunk
 from dist_oaa.stages.tally import MapTally
-from dist_oaa.store.facade import StoreReader
+from dist_oaa.store.reader import StoreReader
 from processes import Running, alone, run, torchrun
 from runs import settings
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dist_oaa.store.facade import StoreReader
+from dist_oaa.store.reader import StoreReader
 from processes import alone, run, torchrun
 from runs import maps_of, settings
 

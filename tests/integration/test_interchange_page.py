@@ -16,9 +16,9 @@ from dist_oaa.cli import run as oaa
 from dist_oaa.config.data import DataConfig
 from dist_oaa.data.images import read_mask
 from dist_oaa.data.sources import open_image_set
-from dist_oaa.store.facade import StoreReader
 from dist_oaa.store.interchange import write_tables
 from dist_oaa.store.mapfile import write_map
+from dist_oaa.store.reader import StoreReader
 from processes import REPOSITORY
 from runs import segment_settings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dist_oaa.store.facade import StoreReader
+from dist_oaa.store.reader import StoreReader
 from processes import REPOSITORY, run, torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]

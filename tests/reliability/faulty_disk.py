@@ -14,8 +14,8 @@ import threading
 
 from dist_oaa import cli
 from dist_oaa.runtime import loop
-from dist_oaa.store.facade import StoreWriter
 from dist_oaa.store.shard import Shard
+from dist_oaa.store.writer import StoreWriter
 
 RANK = int(os.environ.get("RANK", "0"))
 

@@ -5,7 +5,7 @@ import pytest
 
 from dist_oaa.cli import run as oaa
 from dist_oaa.config.errors import UserError
-from dist_oaa.store.facade import is_complete
+from dist_oaa.store.reader import is_complete
 from runs import assert_same_run, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]

@@ -29,7 +29,8 @@ from dist_oaa.data.demo import generate  # noqa: E402
 from dist_oaa.runtime.faults import POINTS, read_faults  # noqa: E402
 from dist_oaa.runtime.lease import Lease  # noqa: E402
 from dist_oaa.store.codec import ChangedRows  # noqa: E402
-from dist_oaa.store.facade import StoreReader, StoreWriter  # noqa: E402
+from dist_oaa.store.reader import StoreReader  # noqa: E402
+from dist_oaa.store.writer import StoreWriter  # noqa: E402
 
 
 def attacks(scenario_, count: int, seed: int = 0) -> list[Attack]:

@@ -3,7 +3,7 @@
     cli -> stages -> {models, attention, store, labels, evaluation, data} -> runtime -> config
            plugin -> {models, attention, store, labels, evaluation, data} -> runtime -> config
 
-Rooms of the middle row do not import each other, but for attention -> store.facade. Nothing
+Rooms of the middle row do not import each other, but for attention -> store.writer. Nothing
 imports the stages but the command line, and that only when a command is called; nothing imports
 the plugin but the package itself, and that only when one of its names is asked for.
 """
@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "__main__": {"cli", "runtime"},
     "__init__": set(),
 }
-EXCEPTIONS = {("attention", "dist_oaa.store.facade")}
+EXCEPTIONS = {("attention", "dist_oaa.store.writer")}
 LAZY = {("cli", "stages"), ("__init__", "plugin")}
 
 
@@ -99,11 +99,11 @@ def test_rooms_import_downwards_only():
     [
         ("dist_oaa.config.data", "from dist_oaa.runtime.files import write_atomic"),
         ("dist_oaa.config.data", "import dist_oaa.data.voc"),
-        ("dist_oaa.runtime.loop", "from dist_oaa.store.facade import StoreWriter"),
+        ("dist_oaa.runtime.loop", "from dist_oaa.store.writer import StoreWriter"),
         ("dist_oaa.runtime.loop", "from dist_oaa.stages import classify"),
         ("dist_oaa.runtime.loop", "from ..models import classifier"),
         ("dist_oaa.data.voc", "from dist_oaa.store.codec import encode"),
-        ("dist_oaa.data.voc", "from dist_oaa.store.facade import StoreWriter"),
+        ("dist_oaa.data.voc", "from dist_oaa.store.writer import StoreWriter"),
         ("dist_oaa.data.voc", "def f():\n    from dist_oaa.labels.recipe import x"),
         ("dist_oaa.data.voc", "if True:\n    import dist_oaa.evaluation.maps as m"),
         ("dist_oaa.data.voc", "from dist_oaa import models"),
@@ -111,7 +111,7 @@ def test_rooms_import_downwards_only():
         ("dist_oaa.data.voc", "import importlib\nimportlib.import_module('dist_oaa.models.vgg')"),
         ("dist_oaa.attention.update", "from dist_oaa.store.codec import encode"),
         ("dist_oaa.attention.update", "from dist_oaa.data.geometry import then"),
-        ("dist_oaa.store.facade", "from dist_oaa.attention.bank import MapBank"),
+        ("dist_oaa.store.writer", "from dist_oaa.attention.bank import MapBank"),
         ("dist_oaa.models.losses", "from dist_oaa.stages.classify import main"),
         ("dist_oaa.models.losses", "from dist_oaa.cli import main"),
         ("dist_oaa.stages.classify", "from dist_oaa.cli import main"),
@@ -124,7 +124,7 @@ def test_rooms_import_downwards_only():
         ("dist_oaa.plugin.layout", "from dist_oaa.stages.tally import x"),
         ("dist_oaa.stages.tally", "from dist_oaa.plugin.layout import x"),
         ("dist_oaa.data.voc", "from dist_oaa.plugin import Geometry"),
-        ("dist_oaa.runtime.loop", "if TYPE_CHECKING:\n    from dist_oaa.store import facade"),
+        ("dist_oaa.runtime.loop", "if TYPE_CHECKING:\n    from dist_oaa.store import writer"),
     ],
 )
 def test_the_checker_finds_what_is_forbidden(module, source):
@@ -137,7 +137,7 @@ def test_the_checker_finds_what_is_forbidden(module, source):
         ("dist_oaa.stages.classify", "from dist_oaa.store.codec import encode"),
         ("dist_oaa.stages.classify", "from dist_oaa.stages.tally import x"),
         ("dist_oaa.stages.classify", "from . import measure"),
-        ("dist_oaa.attention.accumulator", "from dist_oaa.store.facade import StoreWriter"),
+        ("dist_oaa.attention.accumulator", "from dist_oaa.store.writer import StoreWriter"),
         ("dist_oaa.data.voc", "from dist_oaa.runtime.files import x\nimport dist_oaa.config.data"),
         ("dist_oaa.data.voc", "from .paths import inside\nfrom ..config import errors"),
         ("dist_oaa.runtime.loop", "from dist_oaa.config.errors import UserError"),

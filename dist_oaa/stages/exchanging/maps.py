@@ -12,8 +12,8 @@ from dist_oaa.config.errors import UserError
 from dist_oaa.data.images import IMAGE_SUFFIXES, read_size
 from dist_oaa.runtime.files import new_folder
 from dist_oaa.store.dictfile import FORMATS, write_maps
-from dist_oaa.store.facade import StoreReader
 from dist_oaa.store.interchange import CLASSES, export_store
+from dist_oaa.store.reader import StoreReader
 
 
 def export_maps(

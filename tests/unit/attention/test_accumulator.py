@@ -12,8 +12,9 @@ from dist_oaa.attention.batch import Observation, Rules
 from dist_oaa.config.errors import UserError
 from dist_oaa.data.augment import stateless_rng
 from dist_oaa.data.sampler import EpochOrder
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.reader import StoreReader
+from dist_oaa.store.writer import StoreWriter, prepare_store
 
 IMAGES, CLASSES, SHARDS, EPOCHS, BATCH = 23, 4, 7, 3, 6
 

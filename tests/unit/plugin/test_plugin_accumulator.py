@@ -8,7 +8,8 @@ from dist_oaa import AttentionAccumulator, Geometry, UserError
 from dist_oaa.attention.batch import Rules
 from dist_oaa.plugin.layout import make_manifest, new_store
 from dist_oaa.runtime.distributed import World
-from dist_oaa.store.facade import StoreReader, StoreWriter
+from dist_oaa.store.reader import StoreReader
+from dist_oaa.store.writer import StoreWriter
 
 IDS = ["b", "a/x", "c"]
 LABELS = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 0]])

@@ -7,8 +7,9 @@ import numpy as np
 from dist_oaa.runtime.fingerprint import labels_fingerprint
 from dist_oaa.runtime.latest import Latest
 from dist_oaa.store.codec import ChangedRows
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.reader import StoreReader
+from dist_oaa.store.writer import StoreWriter, prepare_store
 
 NAMES = ("cat", "dog", "dining_table")
 

@@ -5,7 +5,8 @@ import pytest
 
 from dist_oaa.store.codec import ChangedRows
 from dist_oaa.store.compare import compare, diff
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
+from dist_oaa.store.reader import StoreReader
+from dist_oaa.store.writer import StoreWriter, prepare_store
 from store_builders import NAMES, make_manifest, random_rows
 
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.store.codec import decode
-from dist_oaa.store.facade import StoreReader, StoreWriter
 from dist_oaa.store.inspect import examine_all
+from dist_oaa.store.reader import StoreReader
 from dist_oaa.store.repair import repair
 from dist_oaa.store.salvage import salvage
+from dist_oaa.store.writer import StoreWriter
 from store_builders import content, fill, make_manifest, make_store, publish, state
 
 PAGE = 4096

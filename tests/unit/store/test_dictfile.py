@@ -9,9 +9,9 @@ import torch
 from dist_oaa.config.errors import UserError
 from dist_oaa.stages.exchanging.maps import export_maps
 from dist_oaa.store.dictfile import read_maps, write_maps
-from dist_oaa.store.facade import StoreReader
 from dist_oaa.store.importer import import_folder
 from dist_oaa.store.maps import open_maps
+from dist_oaa.store.reader import StoreReader
 from store_builders import make_manifest, make_store
 
 RNG = np.random.default_rng(0)

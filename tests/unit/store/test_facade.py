@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.reader import StoreReader
 from dist_oaa.store.shard import Shard
+from dist_oaa.store.writer import StoreWriter, prepare_store
 from store_builders import (
     by_row,
     fill,

@@ -8,7 +8,8 @@ import pytest
 
 from dist_oaa.cli import run
 from dist_oaa.config.errors import UserError
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
+from dist_oaa.store.reader import StoreReader
+from dist_oaa.store.writer import StoreWriter, prepare_store
 from store_builders import by_row, fill, flip, make_manifest, publish, random_rows, state
 
 

@@ -8,10 +8,11 @@ from PIL import Image
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.fingerprint import labels_fingerprint
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.importer import import_folder
 from dist_oaa.store.interchange import export_store
 from dist_oaa.store.map_folder import parse_name, read_classes
+from dist_oaa.store.reader import StoreReader
+from dist_oaa.store.writer import StoreWriter, prepare_store
 from store_builders import NAMES, make_manifest, make_store, random_rows, state
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.store.codec import ChangedRows
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.inspect import disk_size, info, verify
+from dist_oaa.store.reader import StoreReader
+from dist_oaa.store.writer import StoreWriter, prepare_store
 from store_builders import fill, flip, make_manifest, make_store, publish, state
 
 

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.interchange import export_store
+from dist_oaa.store.reader import StoreReader
+from dist_oaa.store.writer import StoreWriter, prepare_store
 from store_builders import NAMES, make_manifest, make_store, random_rows, state
 
 

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.interchange import export_store
 from dist_oaa.store.maps import open_maps
+from dist_oaa.store.reader import StoreReader
+from dist_oaa.store.writer import StoreWriter, prepare_store
 from store_builders import NAMES, make_manifest, make_store, publish, random_rows
 
 

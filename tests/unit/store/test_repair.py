@@ -7,10 +7,12 @@ import pytest
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.faults import arm_faults
-from dist_oaa.store.facade import StoreReader, StoreWriter, shard_name
+from dist_oaa.store.folder import shard_name
 from dist_oaa.store.inspect import verify
+from dist_oaa.store.reader import StoreReader
 from dist_oaa.store.repair import repair
 from dist_oaa.store.survey import Survey
+from dist_oaa.store.writer import StoreWriter
 from store_builders import by_row, fill, make_manifest, make_store, publish, state
 
 SHARD = "shard-0001"

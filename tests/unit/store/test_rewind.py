@@ -9,8 +9,9 @@ import torch
 
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from dist_oaa.store.facade import StoreReader, StoreWriter
+from dist_oaa.store.reader import StoreReader
 from dist_oaa.store.rewind import rewind
+from dist_oaa.store.writer import StoreWriter
 from store_builders import fill, make_manifest, make_store, state
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 
 from dist_oaa.store.codec import ChangedRows
-from dist_oaa.store.facade import StoreReader, StoreWriter, prepare_store
 from dist_oaa.store.manifest import Manifest
+from dist_oaa.store.reader import StoreReader
+from dist_oaa.store.writer import StoreWriter, prepare_store
 from documents import blocks_of
 from processes import REPOSITORY
 

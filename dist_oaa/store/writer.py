@@ -1,18 +1,9 @@
-"""The store as others see it: `StoreWriter` for the rank that owns shards, `StoreReader` for all.
-
-    STORE/manifest.json images.tsv     what the store is about (manifest.py)
-    STORE/shard-0007/data.mdb          maps of the shard's pairs (shard.py)
-    STORE/leases/shard-0007.lock       held by the shard's one writer (runtime/lease.py)
-
-A store inside a run directory is published together with the weights, by the one rename of
-checkpoints/latest.json; its `generation` there says which maps belong to that checkpoint.
-"""
+"""The shards of a store that one rank owns, open for writing."""
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,31 +11,21 @@ import numpy as np
 from dist_oaa.config.errors import UserError
 from dist_oaa.runtime.faults import fault_point
 from dist_oaa.runtime.files import disk_words
-from dist_oaa.runtime.latest import Latest
-from dist_oaa.runtime.lease import Lease, is_held
+from dist_oaa.runtime.lease import Lease
 from dist_oaa.store.bulk import RecordBuffer
-from dist_oaa.store.codec import ChangedRows, Record, record_size
+from dist_oaa.store.codec import ChangedRows, Record
+from dist_oaa.store.folder import lease_path, open_shard, shard_name
 from dist_oaa.store.manifest import MANIFEST, Manifest
 from dist_oaa.store.ownership import owned_shards
+from dist_oaa.store.reader import is_complete
 from dist_oaa.store.shard import Shard
-from dist_oaa.store.survey import (
-    DATA,
-    EmptyShardError,
-    checked_stamp,
-    open_survey,
-    raise_first,
-)
+from dist_oaa.store.survey import DATA
 from dist_oaa.store.writeback import sent_early
 
 # Shards that are being committed at the same time.
 WRITERS = 8
 # So few shards leave the disk idle while they compute.
 FEW = 4
-
-
-def shard_name(index: int) -> str:
-    """Folder name of a shard."""
-    return f"shard-{index:04d}"
 
 
 def prepare_store(folder: Path, manifest: Manifest, resume: bool, void: bool = False) -> Manifest:
@@ -80,23 +61,6 @@ def prepare_store(folder: Path, manifest: Manifest, resume: bool, void: bool = F
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {disk_words(error, folder)}") from error
     return manifest
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether every shard of a store has reached a generation: it holds maps that could be lost.
-
-    Raises:
-        UserError: when a run is writing it, or its manifest or a shard is damaged.
-    """
-    reader = StoreReader(folder)
-    files = [folder / shard_name(i) / DATA for i in range(reader.manifest.shards)]
-    # A run that is killed while it opens its shards leaves files of no bytes, or without a record.
-    if not all(file.exists() and file.stat().st_size for file in files):
-        return False
-    try:
-        return reader.generation > 0
-    except EmptyShardError:
-        return False
 
 
 class StoreWriter:
@@ -138,7 +102,7 @@ class StoreWriter:
         self._shards: dict[int, Shard] = {}
         try:
             for index in self.owned:
-                self._leases.append(Lease(folder / "leases" / f"{shard_name(index)}.lock"))
+                self._leases.append(Lease(lease_path(folder, shard_name(index))))
             for index in self.owned:
                 self._shards[index] = self._open(index, generation)
         except BaseException:
@@ -163,7 +127,7 @@ class StoreWriter:
                     f"store.local_dir: {live} cannot be written: {disk_words(error, live, needed)}"
                 ) from error
             folder = live
-        return _open_shard(folder, self.manifest, index, generation, writable=True)
+        return open_shard(folder, self.manifest, index, generation, writable=True)
 
     def first_row(self, image_N: np.ndarray) -> np.ndarray:
         """Bank row of the first pair of each image (indices in manifest order), int64."""
@@ -233,105 +197,3 @@ class StoreWriter:
         for lease in self._leases:
             lease.release()
         self._shards, self._leases = {}, []
-
-
-class StoreReader:
-    """A whole store, read-only.
-
-    Args:
-        folder: a store, or a run directory that holds one.
-
-    Raises:
-        UserError: when there is no store, or a run is writing it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        if not (folder / MANIFEST).exists() and (folder / "store" / MANIFEST).exists():
-            folder = folder / "store"
-        self.folder = folder
-        self.manifest = Manifest.read(folder)
-        for index in range(self.manifest.shards):
-            if is_held(folder / "leases" / f"{shard_name(index)}.lock"):
-                raise UserError(
-                    f"{folder} is being written by a run; read it when the run has ended"
-                )
-
-    @cached_property
-    def published(self) -> int | None:
-        """The generation that the run's latest checkpoint names; None for a store alone.
-
-        Raises:
-            UserError: when latest.json is damaged.
-        """
-        try:
-            return Latest.read(self.folder.parent / "checkpoints").generation
-        except FileNotFoundError:
-            return None
-
-    @cached_property
-    def generation(self) -> int:
-        """The published generation; for a store alone, the newest that every shard has reached.
-
-        Raises:
-            UserError: when latest.json, or a shard of a store alone, is damaged.
-        """
-        if self.published is not None:
-            return self.published
-        return min(self.span(index)[1] for index in range(self.manifest.shards))
-
-    def span(self, index: int) -> tuple[int, int]:
-        """The oldest and the newest generation that a shard can be opened at.
-
-        Raises:
-            EmptyShardError: when nothing was ever committed to it.
-            UserError: when it is missing, damaged, or another store's.
-        """
-        folder, manifest = self.folder / shard_name(index), self.manifest
-        rows = int(manifest.rows_of_shard[index])
-        size = record_size(manifest.map_size, np.dtype(manifest.dtype))
-        with open_survey(folder, rows, size) as survey:
-            stamp = checked_stamp(survey, folder, manifest.store_id, index)
-            raise_first(survey, folder)
-        if stamp is None:
-            raise EmptyShardError(f"shard {folder} is empty, expected a shard of a store")
-        return stamp.oldest, stamp.generation
-
-    def shard(self, index: int, generation: int | None = None) -> Shard:
-        """Opens a shard for reading, as of the published generation; the caller closes it.
-
-        Raises:
-            UserError: when it is missing or damaged.
-        """
-        folder = self.folder / shard_name(index)
-        generation = self.generation if generation is None else generation
-        return _open_shard(folder, self.manifest, index, generation, writable=False)
-
-    def records(self, shards: Iterable[int] | None = None) -> Iterator[tuple[str, int, Record]]:
-        """(image name, class index, record) of every pair that has one, shard after shard.
-
-        Args:
-            shards: numbers of the shards to read, all when left out.
-
-        Raises:
-            UserError: when a shard or record is missing or damaged.
-        """
-        for index in range(self.manifest.shards) if shards is None else shards:
-            owners = self.manifest.pairs_of_shard(index)
-            with contextlib.closing(self.shard(index)) as shard:
-                for record in shard.read():
-                    yield *owners[record.row], record
-
-
-def _open_shard(
-    folder: Path, manifest: Manifest, index: int, generation: int, writable: bool
-) -> Shard:
-    return Shard(
-        folder,
-        index,
-        manifest.store_id,
-        int(manifest.rows_of_shard[index]),
-        manifest.map_size,
-        manifest.dtype,
-        generation,
-        writable,
-    )
