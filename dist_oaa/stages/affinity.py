@@ -23,7 +23,6 @@ from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.data.sources import open_image_set
 from dist_oaa.models.affinity_net import AffinityNet, build_affinity_net
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import check_run_dir
@@ -180,21 +179,7 @@ def affinity(config: AffinityConfig, world: World, stop: StopFlag) -> dict[str, 
                 world.only_first(lambda: draw_gallery(config, ready, at.step, tracker))
 
         stage = PairStage(config, world, ready.trainable, loader, ready.order, draw)
-        loop = Loop(
-            world=world,
-            stage=stage,
-            trainable=ready.trainable,
-            plan=ready.plan,
-            optim=config.optim,
-            run_dir=run_dir,
-            checkpoints=config.checkpoint,
-            stop=stop,
-            reporter=reporter,
-            tracker=tracker,
-            log_every=config.runtime.log_every,
-            position=position,
-        )
-        metrics = loop.run()
+        metrics = stage.train(ready.plan, position, stop, reporter, tracker)
         about = ready.image_set, ready.origin, position, metrics, tracker
         world.agree(lambda: conclude(reporter, config, *about))
     return metrics

@@ -23,7 +23,6 @@ from dist_oaa.data.sources import open_image_set
 from dist_oaa.models.classifier import build_classifier
 from dist_oaa.models.weights import WeightsReport
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import check_run_dir, was_cut_off
@@ -154,21 +153,7 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
         )
         weights, changes = ready.weights.summary(), ready.changes
         announce(reporter, config, world, ready.image_set, weights, changes, position)
-        loop = Loop(
-            world=world,
-            stage=stage,
-            trainable=ready.trainable,
-            plan=ready.plan,
-            optim=config.optim,
-            run_dir=run_dir,
-            checkpoints=config.checkpoint,
-            stop=stop,
-            reporter=reporter,
-            tracker=tracker,
-            log_every=config.runtime.log_every,
-            position=position,
-        )
-        metrics = loop.run()
+        metrics = stage.train(ready.plan, position, stop, reporter, tracker)
         about = ready.image_set, position, metrics, tracker
         world.agree(lambda: conclude(reporter, config, *about))
     return metrics

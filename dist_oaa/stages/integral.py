@@ -24,7 +24,6 @@ from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.data.sources import open_image_set
 from dist_oaa.models.classifier import OnlineCAMClassifier, build_classifier
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import check_run_dir
@@ -226,22 +225,9 @@ def integral(config: IntegralConfig, world: World, stop: StopFlag) -> dict[str, 
         stage = IntegralStage(
             config, world, ready.trainable, end.loader, ready.order, ready.targets, end
         )
-        loop = Loop(
-            world=world,
-            stage=stage,
-            trainable=ready.trainable,
-            plan=ready.plan,
-            optim=config.optim,
-            run_dir=run_dir,
-            checkpoints=config.checkpoint,
-            stop=stop,
-            reporter=reporter,
-            tracker=end.tracker,
-            log_every=config.runtime.log_every,
-            position=position,
-            save_before_end=True,
-        )
-        metrics = loop.run() or end.make_up(position)
+        metrics = stage.train(
+            ready.plan, position, stop, reporter, end.tracker, save_before_end=True
+        ) or end.make_up(position)
         about = ready.image_set, ready.origin, position, metrics, end.tracker
         world.agree(lambda: conclude(reporter, config, *about))
     return metrics

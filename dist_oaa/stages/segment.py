@@ -20,7 +20,6 @@ from dist_oaa.data.sources import layout_of, open_image_set
 from dist_oaa.models.segmentation.build import build_segmenter
 from dist_oaa.models.segmentation.network import SegmentationNetwork
 from dist_oaa.runtime.distributed import World
-from dist_oaa.runtime.loop import Loop
 from dist_oaa.runtime.plan import Plan, Position
 from dist_oaa.runtime.progress import Reporter
 from dist_oaa.runtime.rundir import check_run_dir
@@ -194,22 +193,9 @@ def segment(config: SegmentConfig, world: World, stop: StopFlag) -> dict[str, fl
             origin.training.true_masks / len(origin.training.samples),
             validation,
         )
-        loop = Loop(
-            world=world,
-            stage=stage,
-            trainable=ready.trainable,
-            plan=ready.plan,
-            optim=config.optim,
-            run_dir=run_dir,
-            checkpoints=config.checkpoint,
-            stop=stop,
-            reporter=reporter,
-            tracker=validation.tracker,
-            log_every=config.runtime.log_every,
-            position=position,
-            save_before_end=True,
+        metrics = stage.train(
+            ready.plan, position, stop, reporter, validation.tracker, save_before_end=True
         )
-        metrics = loop.run()
         about = ready.image_set.class_names, position, metrics, validation.result
         world.agree(lambda: conclude(reporter, config, origin, *about, validation.tracker))
     return metrics

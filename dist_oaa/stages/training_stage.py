@@ -1,10 +1,11 @@
-"""What training stages have in common in the loop: batches, rates, precision, empty ranks.
+"""What training stages have in common: the loop, batches, rates, precision, empty ranks.
 
 Legend: B images.
 """
 
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -12,20 +13,29 @@ import torch
 from dist_oaa.config.data import DataConfig
 from dist_oaa.config.errors import UserError
 from dist_oaa.config.model import OptimConfig
+from dist_oaa.config.run import CheckpointConfig, RuntimeConfig
 from dist_oaa.data.loader import Batch, BatchLoader, check_bad_images
 from dist_oaa.data.sampler import EpochOrder
 from dist_oaa.data.virtual import VirtualBatches, load_virtual
 from dist_oaa.models.optimisation import learning_rate, set_learning_rate
 from dist_oaa.runtime.distributed import World
+from dist_oaa.runtime.loop import Loop
+from dist_oaa.runtime.plan import Plan, Position
+from dist_oaa.runtime.progress import Reporter
+from dist_oaa.runtime.signals import StopFlag
+from dist_oaa.runtime.tracking import Tracker
 from dist_oaa.runtime.trainable import Trainable
 
 
 class TrainingConfig(Protocol):
     """The settings that every training stage has."""
 
+    run_dir: str
     seed: int
     data: DataConfig
     optim: OptimConfig
+    checkpoint: CheckpointConfig
+    runtime: RuntimeConfig
 
 
 class TrainingStage:
@@ -43,6 +53,38 @@ class TrainingStage:
     ) -> None:
         self.config, self.world, self.trainable = config, world, trainable
         self.loader, self.order = loader, order
+
+    def train(
+        self,
+        plan: Plan,
+        position: Position,
+        stop: StopFlag,
+        reporter: Reporter,
+        tracker: Tracker | None,
+        save_before_end: bool = False,
+    ) -> dict[str, float]:
+        """Trains from a position to the end and returns the last measurements.
+
+        Raises:
+            UserError, RunError, Interrupted: see Loop.run; the same on every rank.
+        """
+        config = self.config
+        loop = Loop(
+            world=self.world,
+            stage=self,
+            trainable=self.trainable,
+            plan=plan,
+            optim=config.optim,
+            run_dir=Path(config.run_dir),
+            checkpoints=config.checkpoint,
+            stop=stop,
+            reporter=reporter,
+            tracker=tracker,
+            log_every=config.runtime.log_every,
+            position=position,
+            save_before_end=save_before_end,
+        )
+        return loop.run()
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch | VirtualBatches]:
         """This rank's batches of an epoch, from a step on."""
