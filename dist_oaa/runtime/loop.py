@@ -216,7 +216,10 @@ class Loop:
         if self.unlogged:
             raise UserError(self.unlogged)
         if self.tracker is not None:
-            self.tracker.log(self.position.epoch - 1, self.position.step, metrics, True)
+            at = self.position
+            self.tracker.log(at.epoch - 1, at.step, metrics, True)
+            if at.step >= self.plan.total_steps:
+                self.tracker.compare(metrics, at.step)
             self.tracker.flush()
 
     def _stop(self) -> None:

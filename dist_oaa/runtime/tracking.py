@@ -14,6 +14,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ from torch.utils.tensorboard import SummaryWriter
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.faults import fault_point
 from dist_oaa.runtime.files import named_disk_errors, write_atomic
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """By what TensorBoard tells finished runs apart, and what it compares."""
+
+    settings: Mapping[str, object]
+    compares: Callable[[str], bool]
+    """Whether a metric of that name is compared."""
 
 
 class Tracker:
@@ -35,6 +45,7 @@ class Tracker:
             entries of an earlier attempt are dropped.
         finished_epochs: epochs that this checkpoint has measured and closed. One written on a
             signal, right after an epoch's last step, has not yet closed that epoch.
+        comparison: of the run with others, when it has ended.
     """
 
     def __init__(
@@ -43,8 +54,9 @@ class Tracker:
         stage: str,
         resumed_step: int | None = None,
         finished_epochs: int = 0,
+        comparison: Comparison | None = None,
     ) -> None:
-        self._stage = stage
+        self._stage, self._comparison = stage, comparison
         self._path = run_dir / "metrics.jsonl"
         purge, again = None, []
         if resumed_step is not None:
@@ -143,14 +155,25 @@ class Tracker:
         with named_disk_errors(self._board):
             self._writer.add_custom_scalars(layout)
 
-    def hparams(self, settings: Mapping[str, object], metrics: Mapping[str, float]) -> None:
-        """Enters the run in TensorBoard's comparison of hyperparameters."""
-        flat = {
-            k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()
+    def compare(self, metrics: Mapping[str, float], step: int) -> None:
+        """Enters the run in TensorBoard's comparison of runs, where it has a `comparison`.
+
+        Like all points it counts for `step`, that of the last checkpoint: a run that is killed
+        before this is published has its entry forgotten, and is entered again.
+        """
+        if self._comparison is None:
+            return
+        settings = {
+            k: v if isinstance(v, bool | int | float | str) else str(v)
+            for k, v in self._comparison.settings.items()
         }
-        finite = {f"hparam/{k}": v for k, v in metrics.items() if math.isfinite(v)}
+        figures = {
+            f"hparam/{k}": v
+            for k, v in metrics.items()
+            if self._comparison.compares(k) and math.isfinite(v)
+        }
         with named_disk_errors(self._board):
-            self._writer.add_hparams(flat, finite, run_name=".")
+            self._writer.add_hparams(settings, figures, run_name=".", global_step=step)
 
     def flush(self) -> None:
         """Makes everything logged so far visible to readers.
@@ -176,6 +199,7 @@ def open_tracker(
     world: World,
     stack: contextlib.ExitStack,
     charts: Mapping[str, Mapping[str, list]],
+    comparison: Comparison,
     run_dir: Path,
     stage: str,
     step: int,
@@ -193,7 +217,8 @@ def open_tracker(
     def opened() -> Tracker | None:
         if not world.is_first:
             return None
-        tracker = stack.enter_context(contextlib.closing(Tracker(run_dir, stage, step, epochs)))
+        made = Tracker(run_dir, stage, step, epochs, comparison)
+        tracker = stack.enter_context(contextlib.closing(made))
         tracker.charts(charts)
         return tracker
 

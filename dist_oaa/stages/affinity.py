@@ -33,7 +33,7 @@ from dist_oaa.runtime.watching.pulse import STARTING
 from dist_oaa.stages.entering import begin, enter
 from dist_oaa.stages.learned_affinity import LearnedAffinity
 from dist_oaa.stages.pairing.pictures import draw_boundaries
-from dist_oaa.stages.pairing.report import CHARTS, Origin, announce, conclude
+from dist_oaa.stages.pairing.report import CHARTS, Origin, announce, comparison, conclude
 from dist_oaa.stages.pairing.stage import PairStage
 from dist_oaa.stages.segmenting.labels import open_labels
 from dist_oaa.stages.tally import gallery_images
@@ -170,7 +170,7 @@ def affinity(config: AffinityConfig, world: World, stop: StopFlag) -> dict[str, 
     announce(reporter, config, world, ready.image_set, ready.origin, ready.changes, position)
     with ExitStack() as stack:
         place = run_dir, "affinity", position.step, position.epoch
-        tracker = open_tracker(world, stack, CHARTS, *place)
+        tracker = open_tracker(world, stack, CHARTS, comparison(config), *place)
         loader = open_loader(config, world, ready)
         stack.enter_context(closing(loader))
 
@@ -180,7 +180,7 @@ def affinity(config: AffinityConfig, world: World, stop: StopFlag) -> dict[str, 
 
         stage = PairStage(config, world, ready.trainable, loader, ready.order, draw)
         metrics = stage.train(ready.plan, position, stop, reporter, tracker)
-        about = ready.image_set, ready.origin, position, metrics, tracker
+        about = ready.image_set, ready.origin, position, metrics
         world.agree(lambda: conclude(reporter, config, *about))
     return metrics
 

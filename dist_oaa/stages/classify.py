@@ -32,7 +32,7 @@ from dist_oaa.runtime.trainable import Trainable
 from dist_oaa.runtime.watching.pulse import STARTING
 from dist_oaa.stages.classifying.epoch_end import EpochEnd
 from dist_oaa.stages.classifying.measure import Measurer
-from dist_oaa.stages.classifying.report import announce, charts, conclude
+from dist_oaa.stages.classifying.report import announce, charts, comparison, conclude
 from dist_oaa.stages.classifying.stage import ClassifyStage
 from dist_oaa.stages.entering import begin, enter
 from dist_oaa.stages.tally import drawn_images
@@ -131,7 +131,7 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
     with ExitStack() as stack:
         accumulators = world.agree(lambda: open_accumulators(config, world, ready, stack))
         place = run_dir, "classify", position.step, position.epoch
-        tracker = open_tracker(world, stack, charts(config), *place)
+        tracker = open_tracker(world, stack, charts(config), comparison(config), *place)
         pin, stride = world.device.type == "cuda", ready.trainable.model.trunk.stride
         loader = BatchLoader(
             ready.image_set, config.data, stride, config.seed, pin, pulse=world.pulse
@@ -154,7 +154,7 @@ def classify(config: ClassifyConfig, world: World, stop: StopFlag) -> dict[str, 
         weights, changes = ready.weights.summary(), ready.changes
         announce(reporter, config, world, ready.image_set, weights, changes, position)
         metrics = stage.train(ready.plan, position, stop, reporter, tracker)
-        about = ready.image_set, position, metrics, tracker
+        about = ready.image_set, position, metrics
         world.agree(lambda: conclude(reporter, config, *about))
     return metrics
 

@@ -33,7 +33,7 @@ from dist_oaa.runtime.trainable import Trainable
 from dist_oaa.runtime.watching.pulse import STARTING
 from dist_oaa.stages.entering import begin, enter
 from dist_oaa.stages.integrating.epoch_end import IntegralEnd
-from dist_oaa.stages.integrating.report import CHARTS, Origin, announce, conclude
+from dist_oaa.stages.integrating.report import CHARTS, Origin, announce, comparison, conclude
 from dist_oaa.stages.integrating.stage import IntegralStage
 from dist_oaa.stages.run_settings import difference
 from dist_oaa.stages.trained import load_classifier
@@ -216,7 +216,7 @@ def integral(config: IntegralConfig, world: World, stop: StopFlag) -> dict[str, 
     announce(reporter, config, world, ready.image_set, ready.origin, ready.changes, position)
     with ExitStack() as stack:
         place = run_dir, "integral", position.step, position.epoch
-        end.tracker = open_tracker(world, stack, CHARTS, *place)
+        end.tracker = open_tracker(world, stack, CHARTS, comparison(config), *place)
         pin, stride = world.device.type == "cuda", ready.trainable.model.trunk.stride
         end.loader = BatchLoader(
             ready.image_set, config.data, stride, config.seed, pin, pulse=world.pulse
@@ -228,6 +228,6 @@ def integral(config: IntegralConfig, world: World, stop: StopFlag) -> dict[str, 
         metrics = stage.train(
             ready.plan, position, stop, reporter, end.tracker, save_before_end=True
         ) or end.make_up(position)
-        about = ready.image_set, ready.origin, position, metrics, end.tracker
+        about = ready.image_set, ready.origin, position, metrics
         world.agree(lambda: conclude(reporter, config, *about))
     return metrics

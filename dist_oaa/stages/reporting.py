@@ -8,7 +8,7 @@ from dist_oaa.data.sample import ImageSet
 from dist_oaa.evaluation.table import quality_table
 from dist_oaa.runtime.plan import Position
 from dist_oaa.runtime.progress import Reporter
-from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.runtime.tracking import Comparison
 from dist_oaa.stages.tally import Measurement
 
 COMPARED = ("/recall", "/noise", "/seed_miou", "/label_miou", "classifier/map", "classifier/top1")
@@ -125,17 +125,13 @@ def say_places(reporter: Reporter, run_dir: str, maps: str) -> None:
     reporter.say(f"curves: tensorboard --logdir {run_dir}")
 
 
-def enter_comparison(
-    tracker: Tracker | None, config: Any, metrics: Mapping[str, float], **settings: object
-) -> None:
-    """Enters a training run in TensorBoard's comparison of hyperparameters; on rank 0.
+def comparison_by(config: Any, **settings: object) -> Comparison:
+    """How TensorBoard compares trainings that make attention.
 
     Args:
         config: with the groups `model`, `data` and `optim`.
         settings: those of the stage alone.
     """
-    if tracker is None:
-        return
     common = {
         "backbone": config.model.backbone,
         "output_stride": config.model.output_stride,
@@ -144,5 +140,4 @@ def enter_comparison(
         "epochs": config.optim.epochs,
         "batch_size": config.optim.batch_size,
     }
-    figures = {k: v for k, v in metrics.items() if k.endswith(COMPARED)}
-    tracker.hparams(common | settings, figures)
+    return Comparison(common | settings, lambda name: name.endswith(COMPARED))

@@ -35,8 +35,10 @@ from dist_oaa.stages.segmenting.report import (
     CHARTS,
     Origin,
     announce,
+    comparison,
     conclude,
     draw_inputs,
+    note_supervision,
     record_supervision,
 )
 from dist_oaa.stages.segmenting.stage import SegmentStage
@@ -181,8 +183,9 @@ def segment(config: SegmentConfig, world: World, stop: StopFlag) -> dict[str, fl
     announce(reporter, config, world, origin, measured, ready.changes, position)
     with ExitStack() as stack:
         place = run_dir, "segment", position.step, position.epoch
-        validation.tracker = open_tracker(world, stack, CHARTS, *place)
+        validation.tracker = open_tracker(world, stack, CHARTS, comparison(config), *place)
         if not config.resume:
+            world.only_first(lambda: note_supervision(config, origin, validation.tracker))
             world.only_first(lambda: draw_inputs(config, ready.images, validation.tracker))
         stage = SegmentStage(
             config,
@@ -197,7 +200,7 @@ def segment(config: SegmentConfig, world: World, stop: StopFlag) -> dict[str, fl
             ready.plan, position, stop, reporter, validation.tracker, save_before_end=True
         )
         about = ready.image_set.class_names, position, metrics, validation.result
-        world.agree(lambda: conclude(reporter, config, origin, *about, validation.tracker))
+        world.agree(lambda: conclude(reporter, config, origin, *about))
     return metrics
 
 

@@ -6,11 +6,11 @@ from dist_oaa.data.sample import ImageSet
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.plan import Position
 from dist_oaa.runtime.progress import Reporter
-from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.runtime.tracking import Comparison
 from dist_oaa.stages.classifying.measure import INTEGRAL
 from dist_oaa.stages.reporting import (
     attention_charts,
-    enter_comparison,
+    comparison_by,
     percent,
     say_images,
     say_places,
@@ -67,9 +67,8 @@ def conclude(
     image_set: ImageSet,
     position: Position,
     metrics: dict[str, float],
-    tracker: Tracker | None,
 ) -> None:
-    """Prints the result and how it was supervised; enters the run in TensorBoard's comparison."""
+    """Prints the result and how it was supervised."""
     if not metrics:
         reporter.say(f"{config.run_dir} is complete: {position.epoch} epochs were done before")
         return
@@ -100,10 +99,12 @@ def conclude(
         show_quality(reporter, metrics, rows)
     say_supervision(reporter, image_set, config.evaluate, f"trunk weights {config.model.weights}")
     say_places(reporter, config.run_dir, "store")
-    enter_comparison(
-        tracker,
+
+
+def comparison(config: ClassifyConfig) -> Comparison:
+    """How TensorBoard compares runs of this stage."""
+    return comparison_by(
         config,
-        metrics,
         variant=config.model.variant,
         labels=config.model.labels,
         gate=config.accumulate.gate,

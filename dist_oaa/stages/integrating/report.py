@@ -7,11 +7,11 @@ from dist_oaa.data.sample import ImageSet
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.plan import Position
 from dist_oaa.runtime.progress import Reporter
-from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.runtime.tracking import Comparison
 from dist_oaa.stages.integrating.epoch_end import INTEGRAL, TARGET, WRITTEN
 from dist_oaa.stages.reporting import (
     attention_charts,
-    enter_comparison,
+    comparison_by,
     percent,
     say_images,
     say_places,
@@ -85,9 +85,8 @@ def conclude(
     origin: Origin,
     position: Position,
     metrics: dict[str, float],
-    tracker: Tracker | None,
 ) -> None:
-    """Prints the result and how it was supervised; enters the run in TensorBoard's comparison."""
+    """Prints the result and how it was supervised."""
     if not metrics:
         reporter.say(
             f"{config.run_dir} is complete: {position.epoch} epochs were done before; remove "
@@ -113,10 +112,12 @@ def conclude(
         f"views: {config.views.phrase()}",
     )
     say_places(reporter, config.run_dir, WRITTEN)
-    enter_comparison(
-        tracker,
+
+
+def comparison(config: IntegralConfig) -> Comparison:
+    """How TensorBoard compares runs of this stage."""
+    return comparison_by(
         config,
-        metrics,
         loss=config.integral.loss,
         threshold=config.integral.threshold,
         normalise=config.integral.normalise,

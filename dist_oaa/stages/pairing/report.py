@@ -12,7 +12,7 @@ from dist_oaa.data.sample import ImageSet
 from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.plan import Position
 from dist_oaa.runtime.progress import Reporter
-from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.runtime.tracking import Comparison
 from dist_oaa.stages.pairing.stage import PAIRS
 from dist_oaa.stages.reporting import say_images, say_resumed
 from dist_oaa.stages.training import machine
@@ -85,9 +85,8 @@ def conclude(
     origin: Origin,
     position: Position,
     metrics: Mapping[str, float],
-    tracker: Tracker | None,
 ) -> None:
-    """Prints the result and how it was supervised; enters the run in TensorBoard's comparison."""
+    """Prints the result and how it was supervised."""
     if not metrics:
         reporter.say(f"{config.run_dir} is complete: {position.epoch} epochs were done before")
         return
@@ -113,13 +112,15 @@ def conclude(
         "use: oaa pseudo-label --labels.refine '\\[random_walk]' "  # escaped for the console
         f"--labels.random_walk.affinity learned --labels.random_walk.checkpoint {config.run_dir}"
     )
-    if tracker is not None:
-        settings = {
-            "backbone": config.model.backbone,
-            "size": config.data.size,
-            "lr": config.optim.lr,
-            "epochs": config.optim.epochs,
-            "radius": config.affinity.radius,
-        }
-        figures = {k: v for k, v in metrics.items() if k.startswith("affinity/")}
-        tracker.hparams(settings, figures)
+
+
+def comparison(config: AffinityConfig) -> Comparison:
+    """How TensorBoard compares runs of this stage."""
+    settings = {
+        "backbone": config.model.backbone,
+        "size": config.data.size,
+        "lr": config.optim.lr,
+        "epochs": config.optim.epochs,
+        "radius": config.affinity.radius,
+    }
+    return Comparison(settings, lambda name: name.startswith("affinity/"))

@@ -17,7 +17,7 @@ from dist_oaa.runtime.distributed import World
 from dist_oaa.runtime.files import named_disk_errors, write_atomic
 from dist_oaa.runtime.plan import Position
 from dist_oaa.runtime.progress import Reporter
-from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.runtime.tracking import Comparison, Tracker
 from dist_oaa.stages.reporting import percent, say_resumed
 from dist_oaa.stages.run_settings import SUPERVISION
 from dist_oaa.stages.segmenting.labels import LabelFolder, Training
@@ -119,6 +119,15 @@ def record_supervision(config: SegmentConfig, origin: Origin) -> None:
         write_atomic(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def note_supervision(config: SegmentConfig, origin: Origin, tracker: Tracker) -> None:
+    """Says in TensorBoard what the training learns from; on rank 0.
+
+    Raises:
+        UserError: when the disk is full or fails.
+    """
+    tracker.text("supervision", "\n\n".join(origin.supervision(config)), 0)
+
+
 def draw_inputs(config: SegmentConfig, images: LabelledImages, tracker: Tracker) -> None:
     """Draws a few images and their labels as the first epoch trains on them; on rank 0.
 
@@ -154,9 +163,8 @@ def conclude(
     position: Position,
     metrics: dict[str, float],
     result: SegmentationResult | None,
-    tracker: Tracker | None,
 ) -> None:
-    """Prints the result and how it was supervised; enters the run in TensorBoard's comparison."""
+    """Prints the result and how it was supervised."""
     if not metrics:
         reporter.say(f"{config.run_dir} is complete: {position.epoch} epochs were done before")
         return
@@ -183,9 +191,6 @@ def conclude(
         )
     reporter.say(f"pictures: {config.run_dir}/pictures")
     reporter.say(f"curves: tensorboard --logdir {config.run_dir}")
-    if tracker is not None:
-        tracker.text("supervision", "\n\n".join([first, *others]), position.step)
-        tracker.hparams(hyperparameters(config), compared(metrics))
 
 
 def iou_table(result: SegmentationResult, class_names: tuple[str, ...]) -> Table:
@@ -206,9 +211,9 @@ def iou_table(result: SegmentationResult, class_names: tuple[str, ...]) -> Table
     return table
 
 
-def hyperparameters(config: SegmentConfig) -> dict[str, object]:
-    """By what TensorBoard tells runs apart."""
-    return {
+def comparison(config: SegmentConfig) -> Comparison:
+    """How TensorBoard compares runs of this stage."""
+    settings = {
         "architecture": config.network.architecture,
         "backbone": config.network.backbone,
         "batch_norm": config.network.batch_norm,
@@ -220,8 +225,4 @@ def hyperparameters(config: SegmentConfig) -> dict[str, object]:
         "epochs": config.optim.epochs,
         "batch_size": config.optim.batch_size,
     }
-
-
-def compared(metrics: dict[str, float]) -> dict[str, float]:
-    """The figures by which TensorBoard compares runs."""
-    return {name: value for name, value in metrics.items() if name.startswith("segmentation/")}
+    return Comparison(settings, lambda name: name.startswith("segmentation/"))

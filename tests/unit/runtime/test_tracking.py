@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 from tensorboard.summary.writer import event_file_writer
 
 from dist_oaa.config.errors import UserError
-from dist_oaa.runtime.tracking import Tracker
+from dist_oaa.runtime.tracking import Comparison, Tracker
 
 
 @pytest.fixture(autouse=True)
@@ -129,18 +129,20 @@ def test_other_stages_of_the_directory_keep_their_lines(tmp_path):
 
 
 def test_pictures_texts_and_hyperparameters_reach_tensorboard(tmp_path):
-    tracker = Tracker(tmp_path, "classify")
+    settings = {"lr": 0.1, "resume": False, "classes": ["cat"], "root": "x"}
+    comparison = Comparison(settings, lambda name: name.startswith("cam/"))
+    tracker = Tracker(tmp_path, "classify", comparison=comparison)
     tracker.image("maps/a", np.zeros((8, 9, 3), np.uint8), 3)
     tracker.text("settings", "seed 1", 0)
-    settings = {"lr": 0.1, "resume": False, "classes": ["cat"], "root": "x"}
-    tracker.hparams(settings, {"cam/recall": 0.5, "none": math.nan})
+    tracker.compare({"cam/recall": 0.5, "cam/none": math.nan, "train/loss": 1.0}, 3)
     tracker.close()
     reader = board(tmp_path)
     (picture,) = reader.Images("maps/a")
     assert (picture.width, picture.height, picture.step) == (9, 8, 3)
     assert any("settings" in tag for tag in reader.Tags()["tensors"])
-    assert reader.Scalars("hparam/cam/recall")[0].value == 0.5
-    assert "hparam/none" not in reader.Tags()["scalars"]
+    (entry,) = reader.Scalars("hparam/cam/recall")
+    assert (entry.value, entry.step) == (0.5, 3)
+    assert not {"hparam/cam/none", "hparam/train/loss"} & set(reader.Tags()["scalars"])
 
 
 def test_an_epoch_that_the_checkpoint_had_not_closed_is_measured_anew(tmp_path):
