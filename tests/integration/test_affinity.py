@@ -68,7 +68,7 @@ def test_what_it_prints(on_ranks, labels):
 def test_what_it_leaves(on_ranks):
     run_dir = on_ranks[2]
     assert {path.name for path in run_dir.iterdir()} == {
-        "checkpoints", "classes.txt", "config.yaml", "heartbeat.json", "launchers.json",
+        "checkpoints", "classes.txt", "config.yaml", "heartbeat.json", "leases", "launchers.json",
         "metrics.jsonl", "pictures", "tensorboard",
     }  # fmt: skip
     assert [p.name for p in (run_dir / "pictures").iterdir()] == ["boundaries.png"]

@@ -69,7 +69,7 @@ def test_what_it_prints(on_ranks):
 def test_what_it_leaves(on_ranks, classified):
     run_dir, _ = on_ranks[2]
     assert {path.name for path in run_dir.iterdir()} == {
-        "attention", "checkpoints", "classes.txt", "config.yaml", "heartbeat.json",
+        "attention", "checkpoints", "classes.txt", "config.yaml", "heartbeat.json", "leases",
         "launchers.json", "metrics.jsonl", "pictures",
         "tensorboard",
     }  # fmt: skip
