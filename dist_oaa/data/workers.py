@@ -76,8 +76,11 @@ class Workers:
         try:
             yield
         except (RuntimeError, OSError, EOFError):
-            # A dying worker's pipes close (OSError, EOFError) a moment before it has ended.
-            connection.wait([process.sentinel for process in self.processes], DYING_S)
+            # A dying worker's pipes close (OSError, EOFError) a moment before it has ended; its
+            # sentinel is one of them.
+            dying = {process.sentinel: process for process in self.processes}
+            for sentinel in connection.wait(dying, DYING_S):
+                dying[sentinel].join(DYING_S)
             self._check(rank_name)
             raise
         finally:

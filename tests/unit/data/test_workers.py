@@ -39,18 +39,24 @@ def test_how_a_worker_ended(code, said):
 
 
 class Played:
-    """A process; its sentinel is a pipe that closes when it ends, as that of a real one."""
+    """A process; its sentinel is a pipe that closes a moment before it ends, as a real one's."""
 
     def __init__(self, pid, exitcode):
         self.pid, self.exitcode = pid, exitcode
         self.sentinel, self._alive = multiprocessing.Pipe(duplex=False)
+        self._ended = threading.Event()
 
     def end_soon(self, code):
         def end():
-            self.exitcode = code
             self._alive.close()
+            time.sleep(0.1)
+            self.exitcode = code
+            self._ended.set()
 
         threading.Timer(0.1, end).start()
+
+    def join(self, timeout):
+        self._ended.wait(timeout)
 
 
 def workers_of(*exit_codes, tasks=None, awaited=0) -> Workers:
