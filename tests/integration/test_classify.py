@@ -67,7 +67,7 @@ def test_what_it_leaves(finished):
     run_dir, _ = finished
     left = {path.name for path in run_dir.iterdir()}
     assert left == {
-        "checkpoints", "classes.txt", "config.yaml", "heartbeat.json", "launchers.json",
+        "checkpoints", "classes.txt", "config.yaml", "heartbeat.json", "launchers.json", "leases",
         "metrics.jsonl", "pictures", "store",
         "tensorboard",
     }  # fmt: skip

@@ -185,4 +185,5 @@ def test_workers_die_with_torchrun(demo_data, tmp_path):
     workers = descendants(victim.process.pid)
     assert len(workers) >= 2
     os.kill(victim.process.pid, signal.SIGKILL)
+    victim.wait(5)
     wait_until_gone(workers, seconds=5)

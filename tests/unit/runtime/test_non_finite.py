@@ -103,7 +103,9 @@ def test_the_count_is_said_for_each_epoch_and_starts_anew(tmp_path, capsys):
     loop = with_fault(loop_of(tmp_path, [[7.0], [2.0]], epochs=2, optim=skipping()), "CAM", 7.0)
     loop.reporter = Reporter(True, 100)
     logged = []
-    loop.tracker = SimpleNamespace(log=lambda *a: logged.append(a), flush=lambda: None)
+    loop.tracker = SimpleNamespace(
+        log=lambda *a: logged.append(a), compare=lambda *a: None, flush=lambda: None
+    )
     loop.run()
     assert [entry["step"] for entry in recorded(tmp_path)] == [1, 3]
     closing = [(epoch, numbers) for epoch, _, numbers, *last in logged if last]
