@@ -123,3 +123,16 @@ def broken_links(page: Path) -> list[str]:
         ):
             broken.append(link)
     return broken
+
+
+def missing_sources(page: Path, root: Path) -> list[str]:
+    """Programs and tests of this project that a page names and that are not there.
+
+    Those below tests/, tools/, examples/ and dist_oaa/ by their path; a test by its name alone too.
+    """
+    text = page.read_text(encoding="utf-8")
+    paths = re.findall(r"(?<![\w/.-])((?:tests|tools|examples|dist_oaa)/[\w/]+\.py)\b", text)
+    gone = [path for path in paths if not (root / path).exists()]
+    names = {path.name for path in (root / "tests").rglob("test_*.py")}
+    alone = re.findall(r"(?<![\w/.-])(test_\w+\.py)\b", text)
+    return gone + [name for name in alone if name not in names]

@@ -4,7 +4,15 @@ import subprocess
 
 import pytest
 
-from documents import anchors_of, blocks_of, broken_links, links_of, run_page, shell_text
+from documents import (
+    anchors_of,
+    blocks_of,
+    broken_links,
+    links_of,
+    missing_sources,
+    run_page,
+    shell_text,
+)
 from processes import REPOSITORY
 
 PAGES = sorted(
@@ -52,6 +60,26 @@ def page(tmp_path):
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(REPOSITORY)))
 def test_links_lead_somewhere(path):
     assert broken_links(path) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_tests_and_programs_that_are_named_exist(path):
+    assert missing_sources(path, REPOSITORY) == []
+
+
+def test_missing_ones_are_found(tmp_path):
+    (tmp_path / "tests/unit").mkdir(parents=True)
+    (tmp_path / "tests/unit/test_here.py").touch()
+    page = tmp_path / "page.md"
+    page.write_text(
+        "`tests/unit/test_here.py`, `test_here.py`, `tests/test_here.py`, `test_gone.py`, "
+        "`tools/gone.py`, `runs/mine/tools/own.py`"
+    )
+    assert missing_sources(page, tmp_path) == [
+        "tests/test_here.py",
+        "tools/gone.py",
+        "test_gone.py",
+    ]
 
 
 def test_links_are_found(page):
